@@ -1,0 +1,1 @@
+"""Ways to cut markdown into passages, one module each: a :class:`crawler.contracts.Chunker`."""

@@ -1,0 +1,89 @@
+"""What can go wrong between a document and its passages.
+
+    CrawlError
+    + UnsupportedFormat      no format accepts the file
+    + UnreadableDocument     broken, encrypted, empty of text, or refused by a limit
+    + DocumentTooLarge       over a limit of bytes, pages or chunks
+    + EmbeddingFailed        the embedding model refused or could not be reached
+    + StoreError             the vector store
+      + StoreUnavailable     it cannot be reached (or is starting)
+      + StoreRefused         it answered, and said no
+      + StoreCapability      it cannot do what the collection needs
+    ConfigError              settings that cannot be used; lists every mistake
+
+A class's docstring is its public message unless one is given; the cause is kept as
+``__cause__`` for the log and is never shown.
+"""
+
+from __future__ import annotations
+
+
+class CrawlError(Exception):
+    """The document could not be processed."""
+
+    code = "crawl_failed"
+    transient = False
+    """True when the same document may succeed later without being changed."""
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.param = param
+        super().__init__(self.message)
+
+
+class UnsupportedFormat(CrawlError):
+    """This type of file is not supported."""
+
+    code = "unsupported_format"
+
+
+class UnreadableDocument(CrawlError):
+    """The document could not be read. Open it in its own program, save it again and upload that."""
+
+    code = "unreadable_document"
+
+
+class DocumentTooLarge(CrawlError):
+    """The document is larger than this server accepts. Split it and upload the parts."""
+
+    code = "document_too_large"
+
+
+class EmbeddingFailed(CrawlError):
+    """The embedding model did not answer. The document will be tried again."""
+
+    code = "embedding_failed"
+    transient = True
+
+
+class StoreError(CrawlError):
+    """The vector store could not do this."""
+
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """The vector store is not available at the moment. Try again in a few seconds."""
+
+    code = "store_unavailable"
+    transient = True
+
+
+class StoreRefused(StoreError):
+    """The vector store refused this."""
+
+    code = "store_refused"
+
+
+class StoreCapability(StoreError):
+    """The vector store cannot do what this collection needs."""
+
+    code = "store_capability"
+
+
+class ConfigError(Exception):
+    """Settings that cannot be used; ``mistakes`` lists all of them, one readable line each."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))

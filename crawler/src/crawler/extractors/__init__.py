@@ -1,0 +1,1 @@
+"""Ways to find a document's metadata, one module each: a :class:`crawler.contracts.Extractor`."""

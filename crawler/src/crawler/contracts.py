@@ -172,7 +172,7 @@ class Hit(Frozen):
     acl_key: str
     attributes: dict[str, Any] = Field(default_factory=dict)
     score: float = 0.0
-    """In 0..1, higher is better. Cosine similarity for `dense`; for `rrf` the share of the best attainable."""
+    """In 0..1, higher is better: the cosine for `dense`, the share of the best attainable for `rrf`."""
 
 
 class Query(Frozen):

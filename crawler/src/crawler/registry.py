@@ -33,6 +33,7 @@ def find(package: str, contract: type[T], use: str) -> type[T]:
     Raises:
         ConfigError: There is no such module, or it does not hold exactly one class of the contract.
     """
+    names = ", ".join(available(package))
     module_name = use if "." in use else f"{package}.{use}"
     if not all(part.isidentifier() for part in use.split(".")) or use.startswith("_"):
         raise ConfigError(

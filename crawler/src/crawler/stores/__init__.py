@@ -1,1 +1,1 @@
-"""Vector databases, one module each: a :class:`crawler.contracts.Store`. Only this package imports pymilvus."""
+"""Vector databases, one module each: a :class:`crawler.contracts.Store`; pymilvus is used only here."""

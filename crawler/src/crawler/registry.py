@@ -36,9 +36,7 @@ def find(package: str, contract: type[T], use: str) -> type[T]:
     names = ", ".join(available(package))
     module_name = use if "." in use else f"{package}.{use}"
     if not all(part.isidentifier() for part in use.split(".")) or use.startswith("_"):
-        raise ConfigError(
-            [f"`use: {use}` is not a plugin's name; there are: {', '.join(available(package))}"]
-        )
+        raise ConfigError([f"`use: {use}` is not a plugin's name; there are: {names}"])
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -46,9 +44,7 @@ def find(package: str, contract: type[T], use: str) -> type[T]:
             raise ConfigError(
                 [f"`use: {use}` needs the module `{error.name}`, which is not installed"]
             ) from error
-        raise ConfigError(
-            [f"`use: {use}`: no such plugin; there are: {', '.join(available(package))}"]
-        ) from error
+        raise ConfigError([f"`use: {use}`: no such plugin; there are: {names}"]) from error
     found = [
         value
         for value in vars(module).values()

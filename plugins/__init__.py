@@ -1,0 +1,1 @@
+"""Documents, sign-in and tools for the stock LiteLLM proxy."""

@@ -1,0 +1,1 @@
+"""FastAPI routers: collections, documents, jobs, tools, health."""

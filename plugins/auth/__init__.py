@@ -1,0 +1,1 @@
+"""Identity sources, one module each: a :class:`plugins.core.ports.IdentitySource`."""

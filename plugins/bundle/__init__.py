@@ -1,0 +1,1 @@
+"""Composition root: settings to parts, parts to routes and hooks."""

@@ -1,0 +1,1 @@
+"""The domain: rights, catalogue, search, uploads, jobs."""

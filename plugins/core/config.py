@@ -1,0 +1,216 @@
+"""Everything that YAML steers, as one frozen tree; read from the files of the folder `config/`.
+
+Plugins are named by ``use``; what stands beside it are that plugin's own settings, read by the
+composition root together with all other mistakes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, SecretStr
+
+from crawler.contracts import FieldType, Metric
+from crawler.errors import ConfigError
+from crawler.settings import Settings, read_yaml, validate
+from plugins.core.identity import SOURCE_NAME
+
+FOLDER_VARIABLE = "COLLECTIONS_CONFIG"
+"""The environment variable that names the folder; by default `config` under the working directory."""
+
+
+class Plugin(Settings):
+    """One entry of a list of plugins: ``use`` and the plugin's own settings."""
+
+    model_config = ConfigDict(extra="allow")
+
+    use: str = Field(min_length=1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The plugin's own settings, not yet read."""
+        return dict(self.model_extra or {})
+
+
+class Source(Plugin):
+    """An identity source."""
+
+    name: str = Field(default="", pattern=f"^({SOURCE_NAME.pattern})?$")
+    """The name that subjects carry; by default the plugin's."""
+
+
+class Allowance(Settings):
+    """What LiteLLM lets these subjects do. The first entry that names the caller counts."""
+
+    subjects: list[str] = Field(min_length=1)
+    user_role: Literal["proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer"] = (
+        "internal_user"
+    )
+    models: list[str] = []
+    """Model names of this proxy that they may use; empty = all of them."""
+    rpm_limit: int | None = Field(default=None, ge=1)
+    """Requests a minute."""
+    tpm_limit: int | None = Field(default=None, ge=1)
+    """Tokens a minute."""
+    max_parallel_requests: int | None = Field(default=None, ge=1)
+    max_budget: float | None = Field(default=None, ge=0)
+    """US dollars."""
+    priority: str | None = None
+    """LiteLLM's request priority (`litellm_settings.priority_reservation`)."""
+
+
+class IdentityConfig(Settings):
+    sources: list[Source] = Field(min_length=1)
+    """Asked in this order; the first that accepts a credential decides."""
+    allowances: list[Allowance] = []
+    """What an identity means to LiteLLM; without an entry: an internal user without limits."""
+
+
+class Policy(Settings):
+    """Rights to all collections whose name matches a pattern."""
+
+    names: str = "*"
+    """A shell pattern: `*`, `hr-*`."""
+    discover: list[str] = []
+    query: list[str] = []
+    add: list[str] = []
+    manage: list[str] = []
+
+
+class Creation(Settings):
+    """Who may create collections, by the pattern of the new name."""
+
+    names: str = "*"
+    subjects: list[str] = Field(min_length=1)
+
+
+class CollectionsConfig(Settings):
+    policy: list[Policy] = []
+    create: list[Creation] = []
+    embedding_model: str = "local/minilm"
+    """The model of new collections that name none."""
+    metric: Metric = "COSINE"
+    fields: dict[str, FieldType] = {}
+    """Attributes of documents that filters may name, beside the built-in ones."""
+
+
+class StorageConfig(Settings):
+    """Where things are kept."""
+
+    data_dir: Path = Path("data")
+    """Everything of ours is under it unless said otherwise; it may be deleted to start anew."""
+    database: SecretStr | None = None
+    """SQLAlchemy URL (`postgresql+asyncpg://...`); by default SQLite in the data directory."""
+    store: Plugin = Plugin(use="milvus")
+    """The vector store. Without a `uri` it is embedded, in the data directory."""
+
+
+class LimitsConfig(Settings):
+    max_upload_bytes: int = Field(default=100 * 2**20, ge=1)
+    """Of one file."""
+    max_files: int = Field(default=100, ge=1)
+    """In one request."""
+    max_wait_s: float = Field(default=60.0, gt=0)
+    """How long `?wait=true` waits."""
+
+
+class WorkerConfig(Settings):
+    embedded: bool = True
+    """Start a worker as a child of the proxy; False where workers run by themselves."""
+    proxy_url: str | None = None
+    """Where the worker finds this proxy for embeddings by models that are not `local/`."""
+    api_key: SecretStr | None = None
+    """The key it uses there."""
+    lease_s: float = Field(default=60.0, gt=0)
+    """A job whose worker gives no sign for so long is taken over."""
+    max_attempts: int = Field(default=5, ge=1)
+    concurrency: int = Field(default=1, ge=1)
+    """Documents at once."""
+
+
+class ToolEntry(Plugin):
+    allow: list[str] = []
+    """Subjects that may run it; nobody by default."""
+
+
+class Profile(Settings):
+    """What a model with `model_info.rag: <name>` searches."""
+
+    collections: list[str] | None = None
+    """Names; None = all that the caller may query."""
+    max_num_results: int = Field(default=8, ge=1, le=50)
+    tools: list[str] | None = None
+    """None = all that the caller may run."""
+
+
+class ChatConfig(Settings):
+    public_base_url: str = "http://127.0.0.1:4000"
+    """Where people's browsers reach this proxy; citations link to it."""
+    profiles: dict[str, Profile] = {"default": Profile()}
+    max_rounds: int = Field(default=5, ge=1, le=50)
+    """Rounds of tool calls before the model must answer without tools."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """Of one request, all rounds together."""
+    tool_timeout_s: float = Field(default=30.0, gt=0)
+    max_parallel_tools: int = Field(default=8, ge=1)
+    prompt: str = "answer.md"
+    """The file in `config/prompts/` that tells the model how to cite."""
+
+
+class Config(Settings):
+    """The whole configuration. Every YAML file of the folder holds some of its keys."""
+
+    folder: Path
+    identity: IdentityConfig
+    collections: CollectionsConfig = CollectionsConfig()
+    storage: StorageConfig = StorageConfig()
+    tools: list[ToolEntry] = []
+    pipelines: dict[str, dict[str, Any]] = {"default": {}}
+    """Named pipelines: the crawler reads each as its `CrawlerConfig`."""
+    limits: LimitsConfig = LimitsConfig()
+    worker: WorkerConfig = WorkerConfig()
+    chat: ChatConfig = ChatConfig()
+
+
+def folder() -> Path:
+    """The configuration folder of this process."""
+    return Path(os.environ.get(FOLDER_VARIABLE, "config")).absolute()
+
+
+def load(path: Path) -> Config:
+    """Read the folder's YAML files as one configuration.
+
+    Raises:
+        ConfigError: With every mistake of every file, each with the file and the setting's path.
+    """
+    files = sorted(path.glob("*.yaml"))
+    if not files:
+        raise ConfigError([f"{path}: there is no YAML file in this folder; set {FOLDER_VARIABLE}"])
+    mistakes: list[str] = []
+    content: dict[str, Any] = {}
+    origin: dict[str, Path] = {}
+    for file in files:
+        try:
+            for key, value in read_yaml(file).items():
+                if key in origin:
+                    mistakes.append(f"{file}: {key}: is already set in {origin[key]}")
+                content[key], origin[key] = value, file
+        except ConfigError as error:
+            mistakes.extend(error.mistakes)
+    try:
+        config = validate(Config, {**content, "folder": str(path)}, "")
+    except ConfigError as error:
+        mistakes.extend(locate(line, origin, path) for line in error.mistakes)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return config
+
+
+def locate(mistake: str, origin: dict[str, Path], path: Path) -> str:
+    """``.identity.sources[0].use: ...`` with the file that it is in before it."""
+    place = mistake.lstrip(".")
+    key = re.split(r"[.\[:]", place, maxsplit=1)[0]
+    return f"{origin.get(key, path)}: {place}"

@@ -1,0 +1,36 @@
+"""Passages as a model reads them: numbered, with their place, fenced as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plugins.core.ports import Passage
+
+
+def place(passage: Passage) -> str:
+    """Title, heading path and page: ``Handbook > Leave (page 3)``."""
+    headings = [h for h in passage.headings if h != passage.title]
+    text = " > ".join([passage.title, *headings])
+    if passage.page_first is None:
+        return text
+    last = passage.page_last or passage.page_first
+    pages = (
+        f"page {passage.page_first}" if last == passage.page_first else f"pages {passage.page_first}-{last}"
+    )
+    return f"{text} ({pages})"
+
+
+def render(passages: Sequence[Passage], numbers: Sequence[int] | None = None) -> str:
+    """``[n] place`` and the passage between fences, for each passage.
+
+    Args:
+        passages: What was found, best first.
+        numbers: Their numbers in this conversation; 1, 2, ... by default.
+    """
+    blocks = []
+    for number, passage in zip(numbers or range(1, len(passages) + 1), passages, strict=True):
+        fence = "```"
+        while fence in passage.text:
+            fence += "`"
+        blocks.append(f"[{number}] {place(passage)}\n{fence}passage\n{passage.text}\n{fence}")
+    return "\n\n".join(blocks)

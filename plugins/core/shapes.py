@@ -1,0 +1,221 @@
+"""What clients send and get: the JSON of `/v1/collections`, `/v1/jobs` and `/v1/tools`.
+
+Documents carry the fields of OpenAI's vector-store files and search answers as OpenAI's vector-store
+search does: https://platform.openai.com/docs/api-reference/vector-stores
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from crawler.contracts import Filter
+from plugins.core.identity import Right
+
+Scalar = str | int | float | bool
+Attributes = dict[str, Scalar]
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Access(Shape):
+    """Subjects to which each right is granted: `user:<source>/<name>`, `group:...`, `role:...`, `*`."""
+
+    discover: list[str] = []
+    query: list[str] = []
+    add: list[str] = []
+    manage: list[str] = []
+
+
+class NewCollection(Shape):
+    name: str = Field(description="Unique; 1 to 255 characters, none of them a control character")
+    description: str = Field(default="", max_length=2000)
+    metadata: Attributes = Field(default={}, max_length=16)
+    access: Access = Access()
+    embedding_model: str | None = Field(default=None, description="A model name of this proxy")
+    retrieval: Literal["auto", "hybrid", "dense"] = "auto"
+    pipeline: str = "default"
+
+
+class CollectionPatch(Shape):
+    description: str | None = Field(default=None, max_length=2000)
+    metadata: Attributes | None = Field(default=None, max_length=16)
+    access: Access | None = Field(default=None, description="Replaces all grants of the collection")
+
+
+class CollectionView(Shape):
+    id: str
+    object: Literal["collection"] = "collection"
+    name: str
+    description: str
+    metadata: Attributes
+    embedding_model: str
+    dimension: int
+    retrieval: str
+    documents: int
+    chunks: int
+    created_at: int
+    """Seconds since 1970 (UTC)."""
+    permissions: list[Right]
+    """The caller's own rights to it."""
+    access: Access | None = None
+    """Its grants; only for those who may manage it."""
+
+
+class LastError(Shape):
+    code: str
+    message: str
+
+
+class JobView(Shape):
+    id: str
+    object: Literal["job"] = "job"
+    document_id: str
+    collection_id: str
+    status: Literal["in_progress", "completed", "cancelled", "failed"]
+    stage: str
+    """queued, convert, extract, chunk, embed, store, done"""
+    done: int
+    """Pages or chunks done of this stage."""
+    total: int | None
+    attempts: int
+    last_error: LastError | None = None
+
+
+class DocumentJob(Shape):
+    id: str
+    stage: str
+    done: int
+    total: int | None
+
+
+class DocumentView(Shape):
+    id: str
+    object: Literal["collection.document"] = "collection.document"
+    collection_id: str
+    filename: str
+    media_type: str | None
+    status: Literal["in_progress", "completed", "cancelled", "failed"]
+    last_error: LastError | None
+    attributes: dict[str, Any]
+    usage_bytes: int
+    chunks: int
+    pages: int | None
+    acl: list[str] | None
+    """Its audience; null = everyone who may query the collection."""
+    created_at: int
+    uploaded_by: str
+    job: DocumentJob | None = None
+
+
+class DocumentInput(Shape):
+    """One document given as JSON; exactly one of `markdown`, `text` and `url`."""
+
+    markdown: str | None = None
+    text: str | None = None
+    url: str | None = None
+    filename: str | None = Field(default=None, max_length=255)
+    metadata: Attributes = Field(default={}, max_length=16)
+    acl: list[str] | None = None
+    id: str | None = Field(default=None, description="Replaces the document that has this id")
+
+
+class AddDocuments(Shape):
+    documents: list[DocumentInput] = Field(min_length=1, max_length=1000)
+
+
+class DocumentPatch(Shape):
+    metadata: Attributes | None = Field(default=None, max_length=16)
+    acl: list[str] | None = None
+    """Send null for "everyone who may query"; leave out to keep."""
+
+
+class RankingOptions(Shape):
+    ranker: Literal["auto", "rrf", "dense", "bm25"] = "auto"
+    score_threshold: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class SearchRequest(Shape):
+    query: str = Field(min_length=1, max_length=8000)
+    filters: Filter | None = None
+    max_num_results: int = Field(default=10, ge=1, le=50)
+    ranking_options: RankingOptions = RankingOptions()
+
+
+class TextContent(Shape):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class SearchResult(Shape):
+    file_id: str
+    filename: str
+    score: float
+    attributes: dict[str, Any]
+    content: list[TextContent]
+
+
+class SearchPage(Shape):
+    object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
+    search_query: list[str]
+    data: list[SearchResult]
+    has_more: bool = False
+    next_page: str | None = None
+
+
+class CollectionList(Shape):
+    object: Literal["list"] = "list"
+    data: list[CollectionView]
+    has_more: bool = False
+
+
+class DocumentList(Shape):
+    object: Literal["list"] = "list"
+    data: list[DocumentView]
+    has_more: bool = False
+
+
+class Deleted(Shape):
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+class FunctionCall(Shape):
+    name: str
+    arguments: str | dict[str, Any] = "{}"
+
+
+class ToolCall(Shape):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class RunTools(Shape):
+    """One tool by `name` and `arguments`, or several as OpenAI `tool_calls`."""
+
+    name: str | None = None
+    arguments: dict[str, Any] | str | None = None
+    tool_calls: list[ToolCall] | None = Field(default=None, min_length=1, max_length=32)
+    metadata: dict[str, Any] = {}
+
+
+class ToolAnswer(BaseModel):
+    """MCP's CallToolResult: https://modelcontextprotocol.io/specification/2025-06-18/server/tools"""
+
+    model_config = ConfigDict(frozen=True)
+
+    content: list[TextContent]
+    structuredContent: dict[str, Any] = {}  # noqa: N815 - MCP's name
+    isError: bool = False  # noqa: N815 - MCP's name
+    tool_call_id: str | None = None
+    """Set when the request had `tool_calls`."""
+
+
+class ToolAnswers(Shape):
+    object: Literal["list"] = "list"
+    data: list[ToolAnswer]

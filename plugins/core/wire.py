@@ -1,0 +1,68 @@
+"""How each error looks to a client: the one table from class to status, OpenAI type and code."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from crawler import errors as crawl
+from plugins.core import errors
+
+
+class Wire(NamedTuple):
+    status: int
+    type: str
+    code: str
+
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+TABLE: dict[type[Exception], Wire] = {
+    errors.BundleError: Wire(500, SERVER, "internal_error"),
+    errors.InvalidRequest: Wire(400, INVALID, "invalid_request"),
+    errors.TooLarge: Wire(413, INVALID, "too_large"),
+    errors.UnknownTool: Wire(404, INVALID, "tool_not_found"),
+    errors.UnknownCollection: Wire(404, INVALID, "collection_not_found"),
+    errors.UnknownDocument: Wire(404, INVALID, "document_not_found"),
+    errors.Conflict: Wire(409, INVALID, "conflict"),
+    errors.Unauthenticated: Wire(401, "authentication_error", "invalid_api_key"),
+    errors.Forbidden: Wire(403, "permission_error", "permission_denied"),
+    errors.LimitReached: Wire(429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.DeadlineExceeded: Wire(504, SERVER, "deadline_exceeded"),
+    errors.Upstream: Wire(502, SERVER, "upstream_error"),
+    errors.ModelUnavailable: Wire(503, SERVER, "model_unavailable"),
+    errors.IdentityUnavailable: Wire(503, SERVER, "identity_unavailable"),
+    crawl.CrawlError: Wire(400, INVALID, "crawl_failed"),
+    crawl.UnsupportedFormat: Wire(415, INVALID, "unsupported_format"),
+    crawl.UnreadableDocument: Wire(400, INVALID, "unreadable_document"),
+    crawl.DocumentTooLarge: Wire(413, INVALID, "document_too_large"),
+    crawl.EmbeddingFailed: Wire(503, SERVER, "embedding_failed"),
+    crawl.StoreError: Wire(502, SERVER, "store_error"),
+    crawl.StoreUnavailable: Wire(503, SERVER, "store_unavailable"),
+    crawl.StoreRefused: Wire(502, SERVER, "store_refused"),
+    crawl.StoreCapability: Wire(400, INVALID, "store_capability"),
+}
+
+RETRY_AFTER_S = 2
+
+
+class WireError(NamedTuple):
+    status: int
+    body: dict[str, Any]
+    """``{"error": {"message", "type", "param", "code"}}``"""
+    headers: dict[str, str]
+
+
+def to_wire(error: Exception) -> WireError:
+    """The response for ``error``. A class that the table lacks shows nothing of itself: 500."""
+    known = isinstance(error, errors.BundleError | crawl.CrawlError)
+    public = error if isinstance(error, errors.BundleError | crawl.CrawlError) else errors.BundleError()
+    wire = TABLE.get(type(error), TABLE[errors.BundleError]) if known else TABLE[errors.BundleError]
+    body = {"message": public.message, "type": wire.type, "param": public.param, "code": wire.code}
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Unauthenticated):
+        description = error.message.replace("\\", "").replace('"', "'")
+        headers["WWW-Authenticate"] = f'Bearer error="{error.reason}", error_description="{description}"'
+    if wire.status in (429, 503):
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", None) or RETRY_AFTER_S)
+    return WireError(wire.status, {"error": body}, headers)

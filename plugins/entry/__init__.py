@@ -1,0 +1,1 @@
+"""The only package that litellm_config.yaml names."""

@@ -1,0 +1,1 @@
+"""Built-in models, one module each, served by LiteLLM as `local/<name>`."""

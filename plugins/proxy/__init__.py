@@ -1,0 +1,1 @@
+"""The LiteLLM adapter: auth hook, chat hook, tool loop, model calls, mounting."""

@@ -1,0 +1,1 @@
+"""Tools, one module each: a :class:`plugins.core.ports.Tool`."""

@@ -1,0 +1,43 @@
+"""Validation errors as one sentence about one field, named as the client wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from plugins.core.errors import InvalidRequest
+
+
+def invalid(mistakes: Sequence[Any], given: Any, prefix: str = "") -> InvalidRequest:
+    """The error for what Pydantic found (``ValidationError.errors()``).
+
+    Of several mistakes the one deepest inside is told: of the members of a union, that is the one
+    which the client meant.
+
+    Args:
+        mistakes: At least one.
+        given: What was validated.
+        prefix: Put before the field's path, ``arguments`` say.
+    """
+    paths = [_path(mistake["loc"], given) for mistake in mistakes]
+    deepest = max(range(len(paths)), key=lambda i: len(paths[i]))
+    path = ".".join(part for part in (prefix, *paths[deepest]) if part)
+    message = str(mistakes[deepest]["msg"])
+    if mistakes[deepest]["type"] == "extra_forbidden":
+        message = "there is no such field"
+    sentence = message[0].lower() + message[1:]
+    return InvalidRequest(f"{path}: {sentence}" if path else sentence, param=path or None)
+
+
+def _path(location: Sequence[str | int], given: Any) -> list[str]:
+    """The parts of ``location`` that are in what was given: Pydantic also names members of unions."""
+    parts: list[str] = []
+    here = given
+    for index, part in enumerate(location):
+        known = isinstance(here, dict) and part in here
+        if known or (isinstance(here, list) and isinstance(part, int) and part < len(here)):
+            here = here[part]
+        elif not isinstance(here, dict) or index < len(location) - 1:
+            continue
+        parts.append(str(part))
+    return parts

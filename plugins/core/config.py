@@ -164,6 +164,8 @@ class Config(Settings):
     """The whole configuration. Every YAML file of the folder holds some of its keys."""
 
     folder: Path
+    files: dict[str, Path] = {}
+    """The file that each key came from, for messages."""
     identity: IdentityConfig
     collections: CollectionsConfig = CollectionsConfig()
     storage: StorageConfig = StorageConfig()
@@ -201,7 +203,7 @@ def load(path: Path) -> Config:
         except ConfigError as error:
             mistakes.extend(error.mistakes)
     try:
-        config = validate(Config, {**content, "folder": str(path)}, "")
+        config = validate(Config, {**content, "folder": path, "files": origin}, "")
     except ConfigError as error:
         mistakes.extend(locate(line, origin, path) for line in error.mistakes)
     if mistakes:

@@ -1,0 +1,60 @@
+"""From names in YAML to plugin classes and their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from crawler import registry
+from crawler.errors import ConfigError
+from crawler.settings import Settings, validate
+from plugins.core.config import Config, Plugin, Source, locate
+
+T = TypeVar("T")
+
+
+class Resolved(NamedTuple, Generic[T]):
+    name: str
+    """What the YAML calls it: its `name`, or the last part of `use`."""
+    plugin: type[T]
+    settings: Settings
+
+
+def resolve_one(package: str, contract: type[T], entry: Plugin, where: str) -> Resolved[T]:
+    """The class of one entry and its settings.
+
+    Raises:
+        ConfigError: There is no such plugin, or its settings are wrong; each line begins with `where`.
+    """
+    try:
+        plugin = registry.find(package, contract, entry.use)
+    except ConfigError as error:
+        raise ConfigError([f"{where}.use: {line}" for line in error.mistakes]) from error
+    settings: Any = validate(registry.settings_type(plugin), entry.settings, where)
+    own = entry.name if isinstance(entry, Source) else ""
+    return Resolved(own or entry.use.rpartition(".")[2], plugin, settings)
+
+
+def resolve(
+    config: Config, package: str, contract: type[T], entries: Sequence[Plugin], where: str
+) -> list[Resolved[T]]:
+    """All entries of a list of plugins, whose names must differ.
+
+    Raises:
+        ConfigError: With every mistake of every entry.
+    """
+    found: list[Resolved[T]] = []
+    mistakes: list[str] = []
+    for index, entry in enumerate(entries):
+        place = f"{where}[{index}]"
+        try:
+            resolved = resolve_one(package, contract, entry, place)
+        except ConfigError as error:
+            mistakes.extend(error.mistakes)
+            continue
+        if any(resolved.name == other.name for other in found):
+            mistakes.append(f"{place}.name: `{resolved.name}` is used twice; names must differ")
+        found.append(resolved)
+    if mistakes:
+        raise ConfigError([locate(line, config.files, config.folder) for line in mistakes])
+    return found

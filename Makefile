@@ -1,0 +1,58 @@
+# `make help` lists the targets. Needed: make and Python >= 3.11, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 4000
+DATA_DIR ?= data
+BIN := $(VENV)/bin
+export DATA_DIR
+export LITELLM_LOCAL_MODEL_COST_MAP ?= True
+
+.DEFAULT_GOAL := help
+.PHONY: help install run demo test lint format bench check clean lock
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(BIN)/.installed ## Make the environment and install the lock
+
+$(BIN)/.installed: requirements.lock pyproject.toml crawler/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e ./crawler -e .
+	@touch $@
+
+run: install ## Start the proxy with the sample documents (PORT=4000 DATA_DIR=data)
+	@exec $(BIN)/python examples/quickstart.py --port $(PORT)
+
+demo: install ## Run the whole story on a free port with temporary data, and check every step
+	@$(BIN)/python examples/demo.py
+
+check: install ## Check the configuration; prints all mistakes at once
+	@$(BIN)/python -m plugins check
+
+test: install ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: install ## Check style, types and which room imports which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/project -k "imports or sizes"
+
+format: install ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## Measure what we add to the stock proxy, as one table of ratios
+	$(BIN)/python -m bench
+
+lock: ## Resolve requirements.lock anew (the newest versions that pyproject.toml allows)
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet uv
+	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --no-emit-package litellm-collections-crawler \
+	  --group dev --extra postgres pyproject.toml requirements.in --output-file requirements.lock
+
+clean: ## Remove the environment and the caches (documents stay: they are in the data directory)
+	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,90 @@
+"""What is wrong with the configuration, all of it at once, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from crawler import registry
+from crawler.contracts import Store
+from crawler.crawler import check as check_pipeline
+from crawler.errors import ConfigError
+from crawler.settings import read_yaml
+from plugins.bundle.resolve import resolve, resolve_one
+from plugins.collections.rights import Rights
+from plugins.core.config import Config, load, locate
+from plugins.core.ports import IdentitySource, Tool
+
+AUTHENTICATE = "plugins.entry.authenticate"
+HOOKS = "plugins.entry.hooks"
+
+
+def check(folder: Path, proxy_config: Path | None) -> list[str]:
+    """Every mistake in our folder and in what LiteLLM's YAML says of us; empty when there is none."""
+    try:
+        config = load(folder)
+    except ConfigError as error:
+        return [*error.mistakes, *(check_proxy(proxy_config) if proxy_config else [])]
+    mistakes = check_config(config)
+    if proxy_config:
+        mistakes += check_proxy(proxy_config)
+    return mistakes
+
+
+def check_config(config: Config) -> list[str]:
+    """What the settings models alone cannot see: plugins, subjects, pipelines, prompts, profiles."""
+    mistakes: list[str] = []
+
+    def attempt(action: Any, *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except ConfigError as error:
+            mistakes.extend(locate(line, config.files, config.folder) for line in error.mistakes)
+
+    attempt(resolve, config, "plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
+    attempt(resolve, config, "plugins.tools", Tool, config.tools, "tools")
+    attempt(resolve_one, "crawler.stores", Store, config.storage.store, "storage.store")
+    attempt(Rights, config)
+    for name, pipeline in config.pipelines.items():
+        lines = check_pipeline(pipeline, f"pipelines.{name}")
+        mistakes.extend(locate(line, config.files, config.folder) for line in lines)
+    mistakes.extend(locate(line, config.files, config.folder) for line in check_chat(config))
+    return mistakes
+
+
+def check_chat(config: Config) -> list[str]:
+    mistakes = []
+    if "default" not in config.chat.profiles:
+        mistakes.append("chat.profiles: must have `default`, which `rag: true` means")
+    if not (config.folder / "prompts" / config.chat.prompt).is_file():
+        mistakes.append(f"chat.prompt: there is no file prompts/{config.chat.prompt}")
+    known = {entry.use.rpartition(".")[2] for entry in config.tools}
+    for name, profile in config.chat.profiles.items():
+        for tool in sorted(set(profile.tools or ()) - known):
+            mistakes.append(f"chat.profiles.{name}.tools: `{tool}` is not in tools")
+    return mistakes
+
+
+def check_proxy(path: Path) -> list[str]:
+    """What LiteLLM's own YAML must say so that sign-in cannot be passed by."""
+    try:
+        content = read_yaml(path)
+    except ConfigError as error:
+        return error.mistakes
+    mistakes = []
+    general = content.get("general_settings") or {}
+    if general.get("custom_auth") != AUTHENTICATE:
+        mistakes.append(f"{path}: general_settings.custom_auth: must be {AUTHENTICATE}")
+    if general.get("custom_auth_run_common_checks") is not True:
+        mistakes.append(
+            f"{path}: general_settings.custom_auth_run_common_checks: must be true, "
+            "or LiteLLM enforces neither models nor budgets"
+        )
+    callbacks = (content.get("litellm_settings") or {}).get("callbacks") or []
+    if HOOKS not in (callbacks if isinstance(callbacks, list) else [callbacks]):
+        mistakes.append(f"{path}: litellm_settings.callbacks: must have {HOOKS}")
+    for index, model in enumerate(content.get("model_list") or []):
+        name = str((model.get("litellm_params") or {}).get("model", ""))
+        if name.startswith("local/") and name.removeprefix("local/") not in registry.available("plugins.models"):
+            mistakes.append(f"{path}: model_list[{index}].litellm_params.model: there is no built-in `{name}`")
+    return mistakes

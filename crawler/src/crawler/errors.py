@@ -4,6 +4,9 @@
     + UnsupportedFormat      no format accepts the file
     + UnreadableDocument     broken, encrypted, empty of text, or refused by a limit
     + DocumentTooLarge       over a limit of bytes, pages or chunks
+    + FilterError            a search filter that cannot be used
+    + FetchFailed            an address did not answer with a document
+      + FetchRefused         it is not a public address
     + EmbeddingFailed        the embedding model refused or could not be reached
     + StoreError             the vector store
       + StoreUnavailable     it cannot be reached (or is starting)
@@ -49,11 +52,29 @@ class DocumentTooLarge(CrawlError):
     code = "document_too_large"
 
 
+class FetchFailed(CrawlError):
+    """The address could not be fetched. Open it in a browser, or upload the file itself."""
+
+    code = "fetch_failed"
+
+
+class FetchRefused(FetchFailed):
+    """Only public http and https addresses are fetched. Upload the file itself."""
+
+    code = "fetch_refused"
+
+
 class EmbeddingFailed(CrawlError):
     """The embedding model did not answer. The document will be tried again."""
 
     code = "embedding_failed"
     transient = True
+
+
+class FilterError(CrawlError):
+    """The filter cannot be used."""
+
+    code = "invalid_filter"
 
 
 class StoreError(CrawlError):

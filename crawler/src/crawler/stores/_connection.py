@@ -1,0 +1,107 @@
+"""One client of Milvus: opened at first use, and every way it fails as one of our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc  # type: ignore[import-untyped]
+from pymilvus import AsyncMilvusClient, MilvusException  # type: ignore[import-untyped]
+
+from crawler.errors import StoreError, StoreRefused, StoreUnavailable
+
+# pymilvus logs every failed call with its filter and the server's address; the caller logs our error.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+T = TypeVar("T")
+
+NOT_CONNECTED = 2
+OLD_NOT_FOUND, NOT_FOUND = 4, 100
+RATE_LIMIT = 8
+NOT_LOADED = 101
+
+_UNAVAILABLE = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+    }
+)
+
+
+class Connection:
+    """The client of one event loop.
+
+    pymilvus opens a new channel by itself when a call finds the old one broken.
+    """
+
+    def __init__(self, make: Callable[[], AsyncMilvusClient], timeout_s: float) -> None:
+        self._make = make
+        self._timeout_s = timeout_s
+        self._client: AsyncMilvusClient | None = None
+        self._opening = asyncio.Lock()
+
+    async def call(self, request: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
+        """The answer to ``request``.
+
+        Raises:
+            StoreUnavailable: No connection, or no answer in time.
+            StoreRefused: The server said no.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await request(self._client or await self._open())
+        except TimeoutError as error:
+            raise StoreUnavailable from error
+        except (grpc.RpcError, MilvusException) as error:
+            raise translated(error) from error
+
+    async def _open(self) -> AsyncMilvusClient:
+        async with self._opening:
+            if self._client is None:
+                client = self._make()
+                await client.get_server_version()
+                self._client = client
+            return self._client
+
+    async def close(self) -> None:
+        """Close the channel; harmless when repeated."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(grpc.RpcError, MilvusException, TimeoutError):
+                async with asyncio.timeout(self._timeout_s):
+                    await client.close()
+
+
+def code(error: BaseException | None) -> int | None:
+    """Milvus's error code behind one of our errors."""
+    found = getattr(error.__cause__ if isinstance(error, StoreError) else error, "code", None)
+    return found if isinstance(found, int) else None
+
+
+def translated(error: grpc.RpcError | MilvusException) -> StoreError:
+    """Our error; pymilvus reports an unreachable server and a refused password with the same code, and
+    which it was only in the gRPC error that it came from."""
+    status = _grpc_status(error)
+    if status is not None:
+        return StoreUnavailable() if status in _UNAVAILABLE else StoreRefused()
+    if not isinstance(error, MilvusException):
+        return StoreUnavailable()
+    if error.code in (NOT_CONNECTED, RATE_LIMIT) or error.retriable:
+        return StoreUnavailable()
+    if error.code in (OLD_NOT_FOUND, NOT_FOUND):
+        return StoreRefused("The vector store has no such collection.")
+    return StoreRefused()
+
+
+def _grpc_status(error: BaseException | None) -> grpc.StatusCode | None:
+    for found in (error, error and error.__cause__, error and error.__context__):
+        status = getattr(found, "code", None)
+        status = status() if callable(status) else status
+        if isinstance(status, grpc.StatusCode):
+            return status
+    return None

@@ -1,0 +1,385 @@
+"""Milvus, embedded (milvus-lite in its own process) or a server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, FilePath, SecretStr, model_validator
+from pymilvus import AnnSearchRequest, AsyncMilvusClient, RRFRanker  # type: ignore[import-untyped]
+
+from crawler.contracts import (
+    Audience,
+    Capabilities,
+    Document,
+    Hit,
+    Metric,
+    Query,
+    Ranker,
+    Retrieval,
+    Store,
+)
+from crawler.errors import ConfigError, StoreCapability, StoreRefused
+from crawler.settings import Settings
+from crawler.stores import _filters, _rows
+from crawler.stores._connection import NOT_FOUND, NOT_LOADED, OLD_NOT_FOUND, Connection, code
+from crawler.stores.embedded import private_directory, socket_path
+
+T = TypeVar("T")
+
+RRF_K = 60
+"""Of reciprocal rank fusion, as in Cormack, Clarke and Buettcher (SIGIR 2009)."""
+BM25_HALF = 10.0
+"""The BM25 score that is given as 0.5."""
+CANDIDATES = 50
+"""How many each of the two searches contributes to a fusion, at least."""
+WINDOW = 16_384
+"""The most rows of one query of Milvus."""
+PASSAGES = 500
+"""Rows with their text in one query, for the size of its answer."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_BM25_SINCE = (2, 5)
+
+
+class DenseIndex(Settings):
+    """The index of the embeddings (https://milvus.io/docs/index.md)."""
+
+    type: Literal[
+        "AUTOINDEX", "FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN", "DISKANN"
+    ] = "AUTOINDEX"
+    params: dict[str, int | float | str | bool] = Field(default_factory=dict)
+
+
+class MilvusSettings(Settings):
+    uri: str = Field(min_length=1)
+    """A path: embedded, in this directory (ours alone, mode 0700); ``http(s)://host:port``: a server."""
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+    """Instead of user and password."""
+    database: str | None = None
+    ca_file: FilePath | None = None
+    client_cert_file: FilePath | None = None
+    client_key_file: FilePath | None = None
+    server_name: str | None = None
+    """What the server's certificate says, where it is not the host of ``uri``."""
+    timeout_s: float = Field(default=30.0, gt=0, le=600)
+    index: DenseIndex = DenseIndex()
+    search_params: dict[str, int | float | str | bool] = Field(default_factory=dict)
+
+    @property
+    def embedded(self) -> bool:
+        return "://" not in self.uri
+
+    @property
+    def directory(self) -> Path:
+        """Where the embedded store lives."""
+        return Path(self.uri).expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MilvusSettings:
+        scheme, _, rest = self.uri.partition("://")
+        tls = (self.ca_file, self.client_cert_file, self.client_key_file, self.server_name)
+        if not self.embedded and scheme not in ("http", "https"):
+            raise ValueError("`uri` must be a path, or begin with http:// or https://")
+        if not self.embedded and "@" in rest:
+            raise ValueError("`uri` may hold no credentials; use `user` and `password`, or `token`")
+        if (self.user is None) != (self.password is None):
+            raise ValueError("`user` and `password` belong together")
+        if self.token is not None and self.user is not None:
+            raise ValueError("give `token`, or `user` and `password`")
+        if any(tls) and scheme != "https":
+            raise ValueError("TLS files and `server_name` need a `uri` that begins with https://")
+        if self.client_cert_file and not (self.client_key_file and self.ca_file):
+            raise ValueError("`client_cert_file` needs `client_key_file` and `ca_file`")
+        if self.client_key_file and not self.client_cert_file:
+            raise ValueError("`client_key_file` needs `client_cert_file`")
+        return self
+
+
+@dataclass(frozen=True)
+class _Shape:
+    dimension: int
+    metric: Metric
+    hybrid: bool
+
+
+class Milvus(Store[MilvusSettings]):
+    """A collection per name, its schema in ``_rows``; see there and in ``_filters`` for what is asked."""
+
+    def __init__(self, settings: MilvusSettings) -> None:
+        super().__init__(settings)
+        self._connection = Connection(lambda: _client(settings), settings.timeout_s)
+        self._shapes: dict[str, _Shape] = {}
+
+    async def capabilities(self) -> Capabilities:
+        version = str(await self._connection.call(lambda client: client.get_server_version()))
+        number = re.match(r"v?(\d+)\.(\d+)", version)
+        known = (int(number[1]), int(number[2])) if number else (0, 0)
+        embedded = version.startswith("milvus_lite")
+        return Capabilities(version=version, hybrid=embedded or known >= _BM25_SINCE, embedded=embedded)
+
+    async def ping(self) -> None:
+        await self._connection.call(lambda client: client.get_server_version())
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def create(self, name: str, *, dimension: int, metric: Metric, retrieval: Retrieval) -> None:
+        """See :meth:`Store.create`; one that was begun and not finished is finished.
+
+        Raises:
+            StoreCapability: ``hybrid`` on a server without BM25 (before Milvus 2.5).
+            StoreRefused: It exists with another shape.
+        """
+        _checked(name)
+        wanted = _Shape(dimension, metric, retrieval == "hybrid")
+        if wanted.hybrid and not (await self.capabilities()).hybrid:
+            raise StoreCapability("Hybrid retrieval needs Milvus 2.5 or later; use `retrieval: dense`.")
+        if not await self._exists(name):
+            schema = _rows.schema(dimension, hybrid=wanted.hybrid)
+            try:
+                await self._connection.call(lambda client: client.create_collection(name, schema=schema))
+            except StoreRefused:
+                if not await self._exists(name):  # else another process was faster
+                    raise
+        await self._index(name, wanted)
+        await self._connection.call(lambda client: client.load_collection(name))
+        if await self._shape(name) != wanted:
+            raise StoreRefused("The collection exists in the vector store with another shape.")
+
+    async def _exists(self, name: str) -> bool:
+        return await self._connection.call(lambda client: client.has_collection(name))
+
+    async def _index(self, name: str, shape: _Shape) -> None:
+        index = self.settings.index
+        there = await self._connection.call(lambda client: client.list_indexes(name))
+        wanted = _rows.indexes(shape.metric, index.type, index.params, hybrid=shape.hybrid)
+        missing = [params for field, params in wanted.items() if field not in there]
+        # Together, since pymilvus waits half a second for each.
+        create = [partial(_create_index, name=name, params=params) for params in missing]
+        await asyncio.gather(*(self._connection.call(one) for one in create))
+
+    async def _shape(self, name: str) -> _Shape:
+        if name not in self._shapes:
+            described = await self._connection.call(lambda client: client.describe_collection(name))
+            index = await self._connection.call(lambda client: client.describe_index(name, "dense"))
+            fields = {field["name"]: field for field in described["fields"]}
+            self._shapes[name] = _Shape(
+                int(fields["dense"]["params"]["dim"]), index["metric_type"], "sparse" in fields
+            )
+        return self._shapes[name]
+
+    async def drop(self, name: str) -> None:
+        _checked(name)
+        self._shapes.pop(name, None)
+        try:
+            await self._connection.call(lambda client: client.drop_collection(name))
+        except StoreRefused as error:
+            if code(error) not in (OLD_NOT_FOUND, NOT_FOUND):
+                raise
+
+    async def write(self, document: Document) -> int:
+        name = _checked(document.collection)
+        _filters.of_document(document.document_id, document.revision)
+        written = 0
+        for rows in await asyncio.to_thread(lambda: list(_rows.batches(document))):
+            await self._connection.call(partial(_upsert, name=name, rows=rows))
+            written += len(rows)
+        await self._flush(name)
+        return written
+
+    async def _flush(self, name: str) -> None:
+        # milvus-lite scans unflushed rows in Python. A server answers when a write is durable, seals
+        # segments as it sees fit, and by default refuses to flush a collection twice in ten seconds.
+        if self.settings.embedded:
+            await self._connection.call(lambda client: client.flush(name))
+
+    async def remove(self, name: str, document_id: str, *, keep: str | None = None) -> None:
+        _checked(name)
+        expression = _filters.of_document(document_id, without=keep)
+        await self._connection.call(lambda client: client.delete(name, filter=expression))
+        await self._flush(name)
+
+    async def search(self, name: str, query: Query, audience: Audience) -> list[Hit]:
+        """See :meth:`Store.search`. Scores: `dense`: the cosine or inner product within 0..1, or 1/(1+d)
+        for the distance d of L2; `bm25`: s/(s+10) for the score s; `rrf`: the share of 2/61, which a
+        passage gets that both searches have first. In a collection without BM25 `rrf` is `dense`.
+
+        Raises:
+            FilterError: A filter that names an unknown field or a wrong type.
+            StoreCapability: `bm25` in a collection without it.
+            StoreRefused: No such collection; no query vector, or one of another dimension.
+        """
+        _checked(name)
+        if not audience:
+            return []
+        expression = _filters.within(audience, query.filters, query.fields)
+        shape = await self._shape(name)
+        ranker: Ranker = "dense" if query.ranker == "rrf" and not shape.hybrid else query.ranker
+        if ranker == "bm25" and not shape.hybrid:
+            raise StoreCapability("This collection has no keyword index; use the ranker `dense`.")
+        if ranker != "bm25" and (query.vector is None or len(query.vector) != shape.dimension):
+            raise StoreRefused("The query's embedding does not fit the collection's embedding model.")
+        found = await self._loaded(
+            name, _request(name, query, ranker, expression, self.settings.search_params)
+        )
+        return [_rows.hit(row["entity"], _score(ranker, shape.metric, row["distance"])) for row in found[0]]
+
+    async def passages(
+        self,
+        name: str,
+        document_id: str,
+        revision: str,
+        audience: Audience,
+        *,
+        pages: tuple[int, int] | None = None,
+        limit: int = 1000,
+    ) -> list[Hit]:
+        _checked(name)
+        if not audience:
+            return []
+        base = f"{_filters.of_document(document_id, revision)} and {_filters.admitted(audience)}"
+        wanted = await self._indexes_of(name, base, pages)
+        hits: list[Hit] = []
+        for start in range(0, len(wanted[:limit]), PASSAGES):
+            part = wanted[:limit][start : start + PASSAGES]
+            rows = await self._query(name, f"{_between(part[0], part[-1])} and {base}", _rows.OUTPUT)
+            admitted = set(part)
+            hits += [_rows.hit(row) for row in rows if row["chunk_index"] in admitted]
+        return sorted(hits, key=lambda hit: hit.index)
+
+    async def _indexes_of(self, name: str, base: str, pages: tuple[int, int] | None) -> list[int]:
+        """The chunk indexes of one revision in their order; they are 0, 1, 2, ... without gaps."""
+        first, last = pages or (0, 2**62)
+        found: list[int] = []
+        fields = ["chunk_index", "page_first", "page_last"]
+        for start in range(0, 2**62, WINDOW):
+            rows = await self._query(name, f"{_between(start, start + WINDOW - 1)} and {base}", fields)
+            found += [
+                row["chunk_index"] for row in rows if row["page_first"] <= last and row["page_last"] >= first
+            ]
+            if len(rows) < WINDOW:
+                break
+        return sorted(found)
+
+    async def _query(self, name: str, expression: str, fields: list[str]) -> list[dict[str, Any]]:
+        return await self._loaded(
+            name,
+            lambda client: client.query(
+                name, filter=expression, output_fields=fields, limit=WINDOW, consistency_level="Strong"
+            ),
+        )
+
+    async def _loaded(self, name: str, request: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
+        """The answer to ``request``; a collection that was released since is loaded first."""
+        try:
+            return await self._connection.call(request)
+        except StoreRefused as error:
+            if code(error) != NOT_LOADED:
+                raise
+        await self._connection.call(lambda client: client.load_collection(name))
+        return await self._connection.call(request)
+
+
+async def _create_index(client: AsyncMilvusClient, name: str, params: Any) -> None:
+    await client.create_index(name, params)
+
+
+async def _upsert(client: AsyncMilvusClient, name: str, rows: list[dict[str, Any]]) -> None:
+    await client.upsert(name, rows)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a physical name has 1 to 255 letters, digits and `_`, and begins with no digit")
+    return name
+
+
+def _between(first: int, last: int) -> str:
+    return f"chunk_index >= {first} and chunk_index <= {last}"
+
+
+def _client(settings: MilvusSettings) -> AsyncMilvusClient:
+    options: dict[str, Any] = {}
+    if settings.embedded:
+        try:
+            private_directory(settings.directory)
+            uri = f"unix:{socket_path(settings.directory)}"
+        except ConfigError as error:
+            raise StoreRefused("The embedded store's directory is not private to this service.") from error
+        # A local server dies with its process, and it takes pings every ten seconds for an attack.
+        options["grpc.keepalive_time_ms"] = 2**31 - 1
+    else:
+        uri = settings.uri
+    options["grpc.initial_reconnect_backoff_ms"] = 100
+    options["grpc.min_reconnect_backoff_ms"] = 100
+    options["grpc.max_reconnect_backoff_ms"] = 2000
+    secrets = {"password": settings.password, "token": settings.token}
+    return AsyncMilvusClient(
+        uri,
+        user=settings.user or "",
+        db_name=settings.database or "",
+        timeout=settings.timeout_s,
+        dedicated=True,
+        grpc_options=options,
+        **{name: secret.get_secret_value() for name, secret in secrets.items() if secret},
+        **_tls(settings),
+    )
+
+
+def _tls(settings: MilvusSettings) -> dict[str, str]:
+    named = {"server_name": settings.server_name or ""}
+    if settings.client_cert_file:
+        return named | {
+            "ca_pem_path": str(settings.ca_file),
+            "client_pem_path": str(settings.client_cert_file),
+            "client_key_path": str(settings.client_key_file),
+        }
+    return named | {"server_pem_path": str(settings.ca_file or "")}
+
+
+def _request(
+    name: str, query: Query, ranker: Ranker, expression: str, search_params: Mapping[str, Any]
+) -> Callable[[AsyncMilvusClient], Awaitable[list[Any]]]:
+    common = {
+        "limit": query.limit,
+        "output_fields": _rows.OUTPUT,
+        "consistency_level": "Strong" if query.fresh else "Bounded",
+    }
+    data: dict[str, list[Any]] = {"dense": [list(query.vector or ())], "sparse": [query.text]}
+    params: dict[str, dict[str, Any]] = {"dense": {"params": dict(search_params)}, "sparse": {"params": {}}}
+    if ranker != "rrf":
+        field = "dense" if ranker == "dense" else "sparse"
+        return lambda client: client.search(
+            name,
+            data=data[field],
+            anns_field=field,
+            filter=expression,
+            search_params=params[field],
+            **common,
+        )
+    each = max(query.limit, CANDIDATES)
+    parts = [
+        AnnSearchRequest(data=data[field], anns_field=field, param=params[field], limit=each, expr=expression)
+        for field in ("dense", "sparse")
+    ]
+    return lambda client: client.hybrid_search(name, parts, RRFRanker(RRF_K), **common)
+
+
+def _score(ranker: Ranker, metric: Metric, distance: float) -> float:
+    if ranker == "rrf":
+        score = distance * (RRF_K + 1) / 2
+    elif ranker == "bm25":
+        # milvus-lite gives the negated score.
+        score = abs(distance) / (abs(distance) + BM25_HALF)
+    elif metric == "L2":
+        score = 1 / (1 + max(distance, 0.0) ** 0.5)
+    else:
+        score = distance
+    return min(max(score, 0.0), 1.0)

@@ -1,0 +1,35 @@
+"""`python -m plugins check`: is the configuration right? Exit status 1 when it is not."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+from plugins.core.config import folder
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m plugins", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="print all mistakes of the configuration at once")
+    check.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
+    args = parser.parse_args()
+    load_dotenv(Path(".env"))
+
+    from plugins.bundle.check import check as find_mistakes
+
+    mistakes = find_mistakes(folder(), args.config.absolute())
+    for line in mistakes:
+        print(line, file=sys.stderr)
+    if mistakes:
+        print(f"{len(mistakes)} mistake(s) in the configuration", file=sys.stderr)
+        return 1
+    print(f"The configuration is right: {args.config} and {folder()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

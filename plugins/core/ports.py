@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from crawler.contracts import Filter
 from crawler.settings import Settings
 from plugins.core.identity import Credential, Principal
-from plugins.core.shapes import CollectionList, SearchRequest, Shape
+from plugins.core.shapes import CollectionList, CollectionView, SearchRequest, Shape
 
 C = TypeVar("C", bound=Settings)
 A = TypeVar("A", bound=BaseModel)
@@ -79,6 +79,13 @@ class Catalogue(Protocol):
     async def list(
         self, principal: Principal, *, after: str | None = None, limit: int = 100
     ) -> CollectionList: ...
+
+    async def get(self, principal: Principal, ref: str) -> CollectionView:
+        """One of them, by id or name.
+
+        Raises:
+            UnknownCollection, Forbidden: It is hidden, or may not be discovered.
+        """
 
 
 class Search(Protocol):

@@ -1,0 +1,210 @@
+"""The route class of all our routers: every error leaves as OpenAI's error body, and says nothing of itself.
+
+Handlers for the whole app are not possible here, since they would change LiteLLM's own errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+
+from crawler.errors import CrawlError
+from plugins.core.errors import BundleError, InvalidRequest, TooLarge
+from plugins.core.validation import invalid
+from plugins.core.wire import INVALID, SERVER, to_wire
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 2**20
+"""Of a JSON body; uploads have their own limits."""
+STALLED_S = 60
+"""A client that sends nothing of its body for so long is given up."""
+REQUEST_ID = "x-request-id"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """OpenAI's error body: https://platform.openai.com/docs/guides/error-codes"""
+
+    error: ErrorDetail
+
+
+_DESCRIPTIONS = {
+    400: "The request is not valid; `param` names the field",
+    401: "Not signed in, or the token is not good; the message says why",
+    403: "Signed in, but without the right that this needs; the message names it",
+    404: "There is none, or you have no right to it",
+    409: "It conflicts with what is there",
+    413: "Larger than this server accepts",
+    415: "This type of file is not supported",
+    503: "A service behind this one is not available; see `Retry-After`",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route for its OpenAPI description: 400, 401, 503 and ``statuses``."""
+    return {
+        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+        for status in sorted({400, 401, 503, *statuses})
+    }
+
+
+def example(value: Any) -> dict[str, Any]:
+    """``openapi_extra`` that shows ``value`` as the example of the JSON body."""
+    return {"requestBody": {"content": {"application/json": {"example": value}}}}
+
+
+def request_id(request: Request) -> str:
+    """The id of this request: the client's ``X-Request-Id`` where it is a plain word, else a new one."""
+    if not hasattr(request.state, "request_id"):
+        given = request.headers.get(REQUEST_ID, "")
+        request.state.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return str(request.state.request_id)
+
+
+class CappedRequest(Request):
+    """A request whose body, when it is read as a whole, is at most ``MAX_BODY_BYTES`` long."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            self._body = await read_body(self, MAX_BODY_BYTES)
+        return self._body
+
+
+async def chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes in.
+
+    Raises:
+        InvalidRequest: Nothing came for ``STALLED_S``.
+        ClientDisconnect: The client is gone.
+    """
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(STALLED_S):
+                data = await anext(stream, None)
+        except TimeoutError as error:
+            raise InvalidRequest(f"The body did not go on for {STALLED_S} seconds.") from error
+        if data is None:
+            return
+        yield data
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: It is longer; reading stops there.
+    """
+    body = bytearray()
+    async for data in chunks(request):
+        body += data
+        if len(body) > max_bytes:
+            raise TooLarge(f"The request's body is larger than {max_bytes} bytes.")
+    return bytes(body)
+
+
+class Route(APIRoute):
+    """Answers every error as ``{"error": {"message", "type", "param", "code"}}``.
+
+    What is wrong with a request is 400, never 422. Exceptions that the app has a handler of its own
+    for (LiteLLM's ``ProxyException``) go to it. Anything unforeseen is 500 and logged with the request id.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_or_explain(request: Request) -> Response:
+            try:
+                response = await handle(CappedRequest(request.scope, request.receive))
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except Exception as error:  # the last line of defence: no text of an exception may leave
+                if _has_own_handler(request, error):
+                    raise
+                response = explain(request, error)
+            response.headers[REQUEST_ID] = request_id(request)
+            return response
+
+        return handle_or_explain
+
+
+def explain(request: Request, error: Exception) -> JSONResponse:
+    """The response for ``error``; logged where the fault is ours."""
+    if isinstance(error, StarletteHTTPException) and isinstance(error.__cause__, BundleError):
+        error = error.__cause__  # FastAPI hides what is raised while it reads a body
+    if isinstance(error, RequestValidationError):
+        error = _invalid(error)
+    if isinstance(error, StarletteHTTPException):
+        return _http_error(error)
+    wire = to_wire(error)
+    if not isinstance(error, BundleError | CrawlError):
+        log.error(
+            "unforeseen error: %s %s request_id=%s",
+            request.method,
+            request.scope["path"],
+            request_id(request),
+            exc_info=error,
+        )
+    elif wire.status >= 500:
+        cause = error.__cause__
+        log.warning(
+            "%s: %s %s request_id=%s cause=%s",
+            type(error).__name__,
+            request.method,
+            request.scope["path"],
+            request_id(request),
+            type(cause).__name__ if cause else None,
+        )
+    return JSONResponse(wire.body, wire.status, wire.headers)
+
+
+def _has_own_handler(request: Request, error: Exception) -> bool:
+    ours = (StarletteHTTPException, HTTPException, RequestValidationError, Exception)
+    handlers = request.app.exception_handlers
+    return any(isinstance(kind, type) and kind not in ours and isinstance(error, kind) for kind in handlers)
+
+
+def _invalid(error: RequestValidationError) -> InvalidRequest:
+    mistakes = error.errors()
+    first = mistakes[0]
+    if first["type"] == "json_invalid":
+        return InvalidRequest("The body is not valid JSON.")
+    if all(mistake["loc"] == ("body",) for mistake in mistakes):
+        return InvalidRequest("Send a JSON object as the body, with `Content-Type: application/json`.")
+    where = first["loc"][0]
+    there = [{**mistake, "loc": mistake["loc"][1:]} for mistake in mistakes if mistake["loc"][0] == where]
+    return invalid(there, error.body if where == "body" else {})
+
+
+def _http_error(error: StarletteHTTPException) -> JSONResponse:
+    detail: Any = error.detail
+    if isinstance(detail, dict):
+        detail = detail.get("error", detail.get("message"))
+    if isinstance(detail, dict):
+        detail = detail.get("message")
+    message = detail if isinstance(detail, str) else "The request was refused."
+    kind = _TYPES.get(error.status_code, SERVER if error.status_code >= 500 else INVALID)
+    body = {"message": message, "type": kind, "param": None, "code": str(error.status_code)}
+    return JSONResponse({"error": body}, error.status_code, error.headers)

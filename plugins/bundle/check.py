@@ -85,6 +85,10 @@ def check_proxy(path: Path) -> list[str]:
         mistakes.append(f"{path}: litellm_settings.callbacks: must have {HOOKS}")
     for index, model in enumerate(content.get("model_list") or []):
         name = str((model.get("litellm_params") or {}).get("model", ""))
-        if name.startswith("local/") and name.removeprefix("local/") not in registry.available("plugins.models"):
-            mistakes.append(f"{path}: model_list[{index}].litellm_params.model: there is no built-in `{name}`")
+        if name.startswith("local/") and name.removeprefix("local/") not in registry.available(
+            "plugins.models"
+        ):
+            mistakes.append(
+                f"{path}: model_list[{index}].litellm_params.model: there is no built-in `{name}`"
+            )
     return mistakes

@@ -36,6 +36,7 @@ TABLE: dict[type[Exception], Wire] = {
     crawl.UnsupportedFormat: Wire(415, INVALID, "unsupported_format"),
     crawl.UnreadableDocument: Wire(400, INVALID, "unreadable_document"),
     crawl.DocumentTooLarge: Wire(413, INVALID, "document_too_large"),
+    crawl.FilterError: Wire(400, INVALID, "invalid_filter"),
     crawl.FetchFailed: Wire(400, INVALID, "fetch_failed"),
     crawl.FetchRefused: Wire(400, INVALID, "fetch_refused"),
     crawl.EmbeddingFailed: Wire(503, SERVER, "embedding_failed"),

@@ -24,7 +24,13 @@ _ABSENT = object()
 class Settings(BaseModel):
     """Base of every settings model: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
 
 S = TypeVar("S", bound=Settings)

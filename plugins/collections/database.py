@@ -1,0 +1,171 @@
+"""The SQL database: opened at first use, migrated synchronously at start.
+
+SQLite (WAL) by default, Postgres in production; the statements are the same for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from plugins.core.config import StorageConfig
+from plugins.core.errors import ConfigError, Upstream
+
+SQLITE_FILE = "collections.db"
+MIGRATION_LOCK = 0x636F6C6C
+"""The key of Postgres' advisory lock, the same in every process of the product."""
+
+BUSY_TIMEOUT_S = 30
+UNAVAILABLE = "The database of the collections is not available at the moment. Try again in a few seconds."
+
+
+def database_url(storage: StorageConfig) -> str:
+    """The SQLAlchemy URL that the settings mean, with an asynchronous driver."""
+    if storage.database is None:
+        path = storage.data_dir.absolute() / SQLITE_FILE
+        return f"sqlite+aiosqlite:///{path}"
+    url = make_url(storage.database.get_secret_value())
+    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}[url.get_backend_name()]
+    return url.set(drivername=driver).render_as_string(hide_password=False)
+
+
+class Database:
+    """Transactions on the database of collections. One object per process and event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine: AsyncEngine | None = None
+
+    @property
+    def sqlite(self) -> bool:
+        return make_url(self._url).get_backend_name() == "sqlite"
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads.
+
+        Raises:
+            Upstream: The database cannot be reached.
+        """
+        async with self._transaction(write=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that may write; committed at the end, rolled back when an error leaves it.
+
+        Raises:
+            Upstream: The database cannot be reached.
+        """
+        async with self._transaction(write=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, *, write: bool) -> AsyncIterator[AsyncConnection]:
+        if self._engine is None:
+            self._engine = open_engine(self._url)
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(write=write)
+                async with connection.begin():
+                    yield connection
+        except (OperationalError, InterfaceError, ConnectionError) as error:
+            raise Upstream(UNAVAILABLE, retry_after_s=2) from error
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """An engine; on SQLite with WAL, foreign keys and write transactions that lock at their beginning."""
+    engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if url.startswith("sqlite"):
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def prepare(connection: Any, _record: object) -> None:
+            connection.isolation_level = None  # we say BEGIN ourselves, below
+            cursor = connection.cursor()
+            for pragma in (
+                f"busy_timeout = {BUSY_TIMEOUT_S * 1000}",
+                "journal_mode = WAL",
+                "synchronous = FULL",  # an acknowledged upload outlives a power cut
+                "foreign_keys = ON",
+            ):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A deferred transaction that later writes fails at once when another one wrote meanwhile.
+            write = connection.get_execution_options().get("write", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def migrate(url: str) -> None:
+    """Bring the database to this version's tables. Blocks; safe from several processes at once.
+
+    Raises:
+        ConfigError: The database cannot be reached, or is of a newer version.
+    """
+    with ThreadPoolExecutor(1) as pool:  # the caller's thread may have a running loop
+        try:
+            pool.submit(asyncio.run, _migrate(url)).result()
+        except CommandError as error:
+            message = "the database was made by a newer version of this product; install that, or restore"
+            raise ConfigError([f"storage.database: {message} a backup"]) from error
+        except (SQLAlchemyError, OSError, ImportError) as error:
+            raise ConfigError(
+                [f"storage.database: cannot be opened or migrated ({type(error).__name__})"]
+            ) from error
+
+
+async def _migrate(url: str) -> None:
+    path = make_url(url).database if url.startswith("sqlite") else None
+    with _file_lock(Path(path)) if path else _no_lock():
+        engine = open_engine(url)
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(write=True)
+                async with connection.begin():
+                    if not path:
+                        lock = text("SELECT pg_advisory_xact_lock(:key)")
+                        await connection.execute(lock, {"key": MIGRATION_LOCK})
+                    await connection.run_sync(_upgrade)
+        finally:
+            await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextmanager
+def _file_lock(database: Path) -> Iterator[None]:
+    database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with database.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _no_lock() -> Iterator[None]:
+    yield

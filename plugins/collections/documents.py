@@ -1,0 +1,340 @@
+"""Documents of a collection: add, list, show, change, delete, download; and their jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, false, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawler.contracts import audience_key
+from plugins.collections import tables
+from plugins.collections.catalogue import check_limit
+from plugins.collections.database import Database
+from plugins.collections.originals import Originals
+from plugins.collections.records import (
+    DOCUMENT_COLUMNS,
+    CollectionRecord,
+    DocumentRecord,
+    Gate,
+    audiences,
+    document_record,
+)
+from plugins.collections.rights import Rights
+from plugins.collections.uploads import (
+    Prepared,
+    Upload,
+    add_audience,
+    canonical_acl,
+    check_attributes,
+    find,
+    place,
+    prepare,
+    revise,
+)
+from plugins.core.errors import Conflict, Forbidden, UnknownCollection, UnknownDocument
+from plugins.core.identity import Principal
+from plugins.core.shapes import (
+    DocumentJob,
+    DocumentList,
+    DocumentPatch,
+    DocumentView,
+    JobView,
+    LastError,
+)
+
+__all__ = ["DocumentService", "Original", "Upload"]
+
+FIRST_POLL_S, MAX_POLL_S = 0.05, 0.5
+Views = list[DocumentView]
+MANAGE_OR_OWN = "This needs the right `manage`, or `add` for a document that you uploaded yourself."
+
+
+@dataclass(frozen=True)
+class Original:
+    """A document as it was uploaded."""
+
+    path: Path
+    filename: str
+    media_type: str | None
+
+
+class DocumentService:
+    """The documents as a principal may see and change them. Every method checks the right it needs."""
+
+    def __init__(
+        self,
+        database: Database,
+        rights: Rights,
+        originals: Originals,
+        pipelines: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._database = database
+        self._rights = rights
+        self._gate = Gate(database, rights)
+        self._originals = originals
+        self._pipelines = pipelines
+        self.spool_dir = originals.spool_dir
+
+    async def check_add(self, principal: Principal, ref: str) -> None:
+        """Raises UnknownCollection or Forbidden before any byte of an upload is read."""
+        async with self._database.read() as connection:
+            await self._gate.collection(connection, principal, ref, "add")
+
+    async def add(self, principal: Principal, ref: str, uploads: Sequence[Upload]) -> list[DocumentView]:
+        """Take the documents in: all of them, or none when one is refused. Their jobs start by themselves.
+
+        Content that is already there and that the principal uploaded or may read is answered with its
+        document. An id that exists replaces that document.
+
+        Raises:
+            InvalidRequest: An upload says something that cannot be.
+            Conflict: An id belongs to somebody else's document.
+        """
+        async with self._database.read() as connection:
+            record = await self._gate.collection(connection, principal, ref, "add")
+        pipeline = self._pipelines.get(record.pipeline, {})
+        prepared = [prepare(upload, self._rights, pipeline) for upload in uploads]
+        try:
+            for new in prepared:
+                await self._keep(record.id, new)
+            async with self._database.write() as connection:
+                current = await self._gate.collection(connection, principal, record.id, "add")
+                rows = [await place(connection, principal, self._rights, current, new) for new in prepared]
+        except (Conflict, Forbidden, UnknownCollection):
+            await self._forget(record.id, prepared)
+            raise  # after any other error it is not known whether the rows are there: the sweep looks
+        kept = {row.revision for row in rows}
+        await self._forget(record.id, [new for new in prepared if new.revision not in kept])
+        return [view(row) for row in rows]
+
+    async def _keep(self, collection_id: str, new: Prepared) -> None:
+        path = new.upload.path
+        if new.upload.markdown is not None:
+            path = self.spool_dir / new.revision
+            await asyncio.to_thread(path.write_text, new.upload.markdown, "utf-8")
+        if path is not None:
+            await self._originals.put(collection_id, new.document_id, new.revision, path)
+
+    async def _forget(self, collection_id: str, unused: Sequence[Prepared]) -> None:
+        for new in unused:
+            await self._originals.remove(collection_id, new.document_id, new.revision)
+
+    async def list(
+        self,
+        principal: Principal,
+        ref: str,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        status: str | None = None,
+    ) -> DocumentList:
+        """Documents, newest first: all with `manage`, those one may read with `query`, one's own with `add`.
+
+        Args:
+            after: The id of the last document of the page before.
+            limit: 1 to 1000.
+            status: Only those of this status.
+        """
+        check_limit(limit)
+        table = tables.documents
+        async with self._database.read() as connection:
+            record = await self._gate.collection(connection, principal, ref, "query", "add", "manage")
+            query = select(*DOCUMENT_COLUMNS).where(await self._visible(connection, principal, record))
+            if status is not None:
+                query = query.where(table.c.status == status)
+            if after is not None:
+                last = await self._document(connection, principal, record, after)
+                older = table.c.created_at < last.created_at
+                beside = and_(table.c.created_at == last.created_at, table.c.id > last.id)
+                query = query.where(or_(older, beside))
+            query = query.order_by(table.c.created_at.desc(), table.c.id).limit(limit + 1)
+            rows = [document_record(row) for row in await connection.execute(query)]
+        return DocumentList(data=[view(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+    async def get(self, principal: Principal, ref: str, document_id: str) -> DocumentView:
+        async with self._database.read() as connection:
+            record = await self._gate.collection(connection, principal, ref, "query", "add", "manage")
+            return view(await self._document(connection, principal, record, document_id))
+
+    async def change(
+        self, principal: Principal, ref: str, document_id: str, patch: DocumentPatch
+    ) -> DocumentView:
+        """Change attributes (its uploader, or `manage`) and audience (`manage`).
+
+        What narrows holds at once; a new revision is ingested from the original so that the passages follow.
+        """
+        async with self._database.read() as connection:
+            record, row = await self._mine(connection, principal, ref, document_id)
+        values: dict[str, Any] = {}
+        if patch.metadata is not None and patch.metadata != row.attributes:
+            check_attributes(patch.metadata)
+            values["attributes"] = dict(patch.metadata)
+        if "acl" in patch.model_fields_set:
+            if not self._rights.decide(principal, "manage", record).allowed:
+                raise Forbidden("To change a document's audience needs the right `manage`.", param="acl")
+            acl = canonical_acl(patch.acl, self._rights)
+            if acl != row.acl:
+                values |= {"acl": acl, "acl_key": audience_key(acl)}
+        if not values:
+            return view(row)
+        revision = uuid.uuid4().hex
+        await self._originals.copy(record.id, row.id, row.revision, revision)
+        async with self._database.write() as connection:
+            if "acl" in values:
+                await add_audience(connection, record.id, values["acl"])
+            return view(await revise(connection, row, **values, revision=revision))
+
+    async def delete(self, principal: Principal, ref: str, document_id: str) -> str:
+        """Delete a document: its uploader, or `manage`. Gone at once; the worker clears up behind it.
+
+        Returns:
+            Its id.
+        """
+        table = tables.documents
+        async with self._database.write() as connection:
+            record, row = await self._mine(connection, principal, ref, document_id)
+            await connection.execute(
+                update(table)
+                .where(table.c.collection_id == record.id, table.c.id == row.id)
+                .values(deleting=True, pending=True, not_before=0.0)
+            )
+        return row.id
+
+    async def content(self, principal: Principal, ref: str, document_id: str) -> Original:
+        """The document as it was uploaded last; needs `query` and to be in its audience.
+
+        Raises:
+            UnknownDocument: There is none, or no file of it (yet).
+        """
+        async with self._database.read() as connection:
+            record = await self._gate.collection(connection, principal, ref, "query", "add", "manage")
+            row = await self._document(connection, principal, record, document_id)
+        if not self._rights.decide(principal, "query", record).allowed:
+            raise Forbidden("This needs the right `query` to the collection, which you do not have.")
+        if not self._rights.admits(principal, row.acl):
+            raise Forbidden("You are not in the audience of this document.")
+        path = await self._originals.get(record.id, row.id, row.revision)
+        if path is None:
+            raise UnknownDocument("There is no file of this document; it may not have been fetched yet.")
+        return Original(path=path, filename=row.filename, media_type=row.media_type)
+
+    async def job(self, principal: Principal, job_id: str) -> JobView:
+        """How far the work on a document is; for those who may see the document.
+
+        Raises:
+            UnknownDocument: There is no such job, or the principal may not see it.
+        """
+        table = tables.documents
+        unknown = UnknownDocument("There is no such job, or you have no right to it.")
+        async with self._database.read() as connection:
+            query = select(*DOCUMENT_COLUMNS).where(table.c.job_id == job_id)
+            found = (await connection.execute(query)).one_or_none()
+            if found is None:
+                raise unknown
+            row = document_record(found)
+            with suppress(UnknownCollection, Forbidden, UnknownDocument):
+                record = await self._gate.collection(
+                    connection, principal, row.collection_id, "query", "add", "manage"
+                )
+                await self._document(connection, principal, record, row.id)
+                return JobView(
+                    id=row.job_id,
+                    document_id=row.id,
+                    collection_id=row.collection_id,
+                    status=row.status,
+                    stage=row.stage,
+                    done=row.done,
+                    total=row.total,
+                    attempts=row.attempts,
+                    last_error=_last_error(row),
+                )
+        raise unknown
+
+    async def wait(
+        self, principal: Principal, ref: str, document_ids: Sequence[str], timeout_s: float
+    ) -> Views:
+        """The documents when their jobs have ended, or as they are after `timeout_s` seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        pause = FIRST_POLL_S
+        while True:
+            views = [await self.get(principal, ref, document_id) for document_id in document_ids]
+            left = deadline - loop.time()
+            if left <= 0 or all(view.status != "in_progress" for view in views):
+                return views
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, MAX_POLL_S)
+
+    async def _visible(
+        self, connection: AsyncConnection, principal: Principal, record: CollectionRecord
+    ) -> ColumnElement[bool]:
+        """Which rows the principal may see."""
+        table = tables.documents
+        there = and_(table.c.collection_id == record.id, table.c.deleting.is_(False))
+        held = self._rights.permissions(principal, record)
+        if "manage" in held:
+            return there
+        either: list[ColumnElement[bool]] = [false()]
+        if "query" in held:
+            keys = (await audiences(connection, principal, [record.id]))[record.id]
+            either.append(table.c.acl_key.in_(keys))
+        if "add" in held:
+            either.append(table.c.uploaded_by == principal.user_id)
+        return and_(there, or_(*either))
+
+    async def _document(
+        self, connection: AsyncConnection, principal: Principal, record: CollectionRecord, document_id: str
+    ) -> DocumentRecord:
+        row = await find(connection, record.id, document_id)
+        if row is None or row.deleting:
+            raise UnknownDocument
+        held = self._rights.permissions(principal, record)
+        own = "add" in held and row.uploaded_by == principal.user_id
+        readable = "query" in held and self._rights.admits(principal, row.acl)
+        if not (own or readable or "manage" in held):
+            raise UnknownDocument
+        return row
+
+    async def _mine(
+        self, connection: AsyncConnection, principal: Principal, ref: str, document_id: str
+    ) -> tuple[CollectionRecord, DocumentRecord]:
+        """A document that the principal may change."""
+        record = await self._gate.collection(connection, principal, ref, "manage", "add")
+        row = await self._document(connection, principal, record, document_id)
+        manages = self._rights.decide(principal, "manage", record).allowed
+        if not manages and row.uploaded_by != principal.user_id:
+            raise Forbidden(MANAGE_OR_OWN)
+        return record, row
+
+
+def view(row: DocumentRecord) -> DocumentView:
+    """A row as clients see it."""
+    return DocumentView(
+        id=row.id,
+        collection_id=row.collection_id,
+        filename=row.filename,
+        media_type=row.media_type,
+        status=row.status,
+        last_error=_last_error(row),
+        attributes=row.attributes,
+        usage_bytes=row.size,
+        chunks=row.chunks,
+        pages=row.pages,
+        acl=row.acl,
+        created_at=int(row.created_at),
+        uploaded_by=row.uploaded_by,
+        job=DocumentJob(id=row.job_id, stage=row.stage, done=row.done, total=row.total),
+    )
+
+
+def _last_error(row: DocumentRecord) -> LastError | None:
+    if row.error_code is None:
+        return None
+    return LastError(code=row.error_code, message=row.error_message or "")

@@ -1,0 +1,183 @@
+"""Rows of the tables as typed values, and the one way to a collection: through the right-check."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from sqlalchemy import Row, and_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawler.contracts import Audience, Metric, audience_key
+from plugins.collections import tables
+from plugins.collections.database import Database
+from plugins.collections.rights import Grants, Rights
+from plugins.core.errors import Forbidden, UnknownCollection
+from plugins.core.identity import Principal, Right
+
+Status = Literal["in_progress", "completed", "cancelled", "failed"]
+
+EVERYONE_KEY = audience_key(None)
+COLLECTION_ID = re.compile(r"vs_[A-Za-z0-9]{24,}")
+"""No name may look like this."""
+
+
+def new_id(prefix: str) -> str:
+    """An opaque id of 128 random bits."""
+    return f"{prefix}{uuid.uuid4().hex}"
+
+
+def has_controls(text: str) -> bool:
+    """Whether the text has control characters, line separators or halves of surrogate pairs."""
+    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
+def now() -> float:
+    """Seconds since 1970 (UTC)."""
+    return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """A collection; `grants` may hold only those that name a certain principal."""
+
+    id: str
+    name: str | None
+    state: str
+    kind: str
+    description: str
+    metadata: dict[str, Any]
+    pipeline: str
+    embedding_model: str
+    dimension: int
+    metric: Metric
+    retrieval: str
+    store_name: str
+    created_by: str
+    created_at: float
+    written_at: float
+    grants: Grants = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRecord:
+    """A document, which is also its job. The columns are explained in `tables`."""
+
+    collection_id: str
+    id: str
+    revision: str
+    live_revision: str | None
+    kind: str
+    filename: str
+    media_type: str | None
+    url: str | None
+    size: int
+    sha256: str
+    attributes: dict[str, Any]
+    acl: list[str] | None
+    acl_key: str
+    pipeline: str
+    title: str | None
+    pages: int | None
+    chunks: int
+    uploaded_by: str
+    created_at: float
+    deleting: bool
+    stale: bool
+    pending: bool
+    job_id: str
+    status: Status
+    stage: str
+    done: int
+    total: int | None
+    attempts: int
+    not_before: float
+    worker: str | None
+    lease_until: float
+    error_code: str | None
+    error_message: str | None
+
+
+DOCUMENT_COLUMNS = [tables.documents.c[f.name] for f in fields(DocumentRecord)]
+
+
+def document_record(row: Row[Any]) -> DocumentRecord:
+    return DocumentRecord(**row._mapping)
+
+
+def collection_record(row: Row[Any], grants: Grants) -> CollectionRecord:
+    return CollectionRecord(**row._mapping, grants=grants)
+
+
+async def audiences(
+    connection: AsyncConnection, principal: Principal, collection_ids: Sequence[str]
+) -> dict[str, Audience]:
+    """For each collection the keys of its audiences that admit the principal."""
+    admitted: dict[str, set[str]] = {collection_id: {EVERYONE_KEY} for collection_id in collection_ids}
+    table = tables.audiences
+    query = select(table).where(table.c.collection_id.in_(collection_ids))
+    for row in await connection.execute(query):
+        if not principal.subjects.isdisjoint(row.subjects):
+            admitted[row.collection_id].add(row.key)
+    return {collection_id: frozenset(keys) for collection_id, keys in admitted.items()}
+
+
+class Gate:
+    """Finds collections for a principal. What the principal has no right to is as if it did not exist."""
+
+    def __init__(self, database: Database, rights: Rights) -> None:
+        self.database = database
+        self.rights = rights
+
+    async def collection(
+        self, connection: AsyncConnection, principal: Principal, ref: str, *any_of: Right
+    ) -> CollectionRecord:
+        """The collection with this id or name, on which the principal holds one of the rights.
+
+        Raises:
+            UnknownCollection: There is none, or the principal has no right to it at all.
+            Forbidden: The principal has rights to it, but none of these.
+        """
+        if has_controls(ref):  # Postgres takes no NUL
+            raise UnknownCollection
+        ref = unicodedata.normalize("NFC", ref)
+        table = tables.collections
+        column = table.c.id if COLLECTION_ID.fullmatch(ref) else table.c.name
+        found = await connection.execute(select(table).where(column == ref, table.c.state == "ready"))
+        row = found.one_or_none()
+        if row is None:
+            raise UnknownCollection
+        grants = tables.grants
+        of_it = select(grants.c.right, grants.c.subject).where(grants.c.collection_id == row.id)
+        held: defaultdict[Right, set[str]] = defaultdict(set)
+        for right, subject in await connection.execute(of_it):
+            held[right].add(subject)
+        record = collection_record(row, {right: frozenset(subjects) for right, subjects in held.items()})
+        if not self.rights.permissions(principal, record):
+            raise UnknownCollection
+        if not any(self.rights.decide(principal, right, record).allowed for right in any_of):
+            raise Forbidden(f"This needs the right `{any_of[0]}` to the collection, which you do not have.")
+        return record
+
+    async def collections(
+        self, connection: AsyncConnection, principal: Principal, right: Right
+    ) -> list[CollectionRecord]:
+        """All collections on which the principal holds the right, by name; with the principal's grants."""
+        table, grants = tables.collections, tables.grants
+        held: dict[str, dict[Right, frozenset[str]]] = {}
+        joined = table.join(
+            grants, and_(grants.c.collection_id == table.c.id, grants.c.subject.in_(principal.subjects))
+        )
+        mine = select(grants).select_from(joined).where(table.c.state == "ready")
+        for row in await connection.execute(mine):
+            of_it = held.setdefault(row.collection_id, {})
+            of_it[row.right] = of_it.get(row.right, frozenset()) | {row.subject}
+        ready = select(table).where(table.c.state == "ready").order_by(table.c.name)
+        records = [collection_record(row, held.get(row.id, {})) for row in await connection.execute(ready)]
+        return [record for record in records if self.rights.decide(principal, right, record).allowed]

@@ -1,0 +1,117 @@
+"""The SQL tables: collections, who may do what with them, their documents (each row is its own job).
+
+Times are seconds since 1970 (UTC). `migrations/` makes these tables; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+Json = JSON(none_as_null=True)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    }
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), unique=True),  # null once it is being deleted: the name is free at once
+    Column("state", String(16), nullable=False),  # creating | ready | deleting
+    Column("kind", String(16), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("metadata", Json, nullable=False),
+    Column("pipeline", String(255), nullable=False),
+    Column("embedding_model", String(255), nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("metric", String(16), nullable=False),
+    Column("retrieval", String(16), nullable=False),
+    Column("store_name", String(64), nullable=False),
+    Column("created_by", String(512), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("written_at", Float, nullable=False),  # when the store last got passages of it
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("collection_id", ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True),
+    Column("right", String(16), primary_key=True),
+    Column("subject", String(512), primary_key=True),
+    Index(None, "subject"),
+)
+
+audiences = Table(
+    "audiences",
+    metadata,
+    Column("collection_id", ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("subjects", Json, nullable=False),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("collection_id", ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", String(128), primary_key=True),
+    Column("revision", String(32), nullable=False),  # the one that was uploaded last
+    Column("live_revision", String(32)),  # the one that searches find
+    Column("kind", String(16), nullable=False),  # file | markdown | url
+    Column("filename", String(255), nullable=False),
+    Column("media_type", String(255)),
+    Column("url", Text),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("attributes", Json, nullable=False),
+    Column("acl", Json),
+    Column("acl_key", String(64), nullable=False),
+    Column("pipeline", String(64), nullable=False),  # digest of the pipeline's settings
+    Column("title", Text),
+    Column("pages", Integer),
+    Column("chunks", Integer, nullable=False),
+    Column("uploaded_by", String(512), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("deleting", Boolean, nullable=False),
+    Column("stale", Boolean, nullable=False),  # the store may hold passages of other revisions
+    Column("pending", Boolean, nullable=False),  # a worker has something to do here
+    Column("job_id", String(64), nullable=False, unique=True),
+    Column("status", String(16), nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("total", Integer),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("worker", String(64)),
+    Column("lease_until", Float, nullable=False),  # 0 = nobody works on it
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Index(None, "collection_id", "created_at"),
+    Index(None, "collection_id", "sha256"),
+    Index(None, "pending", "not_before"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("seen_at", Float, nullable=False),
+)

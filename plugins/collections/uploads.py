@@ -1,0 +1,344 @@
+"""An upload on its way to being a row: checked, its original kept, known content recognised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from crawler.contracts import audience_key
+from plugins.collections import tables
+from plugins.collections.records import (
+    DOCUMENT_COLUMNS,
+    CollectionRecord,
+    DocumentRecord,
+    document_record,
+    has_controls,
+    new_id,
+    now,
+)
+from plugins.collections.rights import Rights
+from plugins.core.errors import Conflict, InvalidRequest
+from plugins.core.identity import Principal
+
+DOCUMENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+RESERVED = frozenset(
+    {
+        "collection",
+        "collection_id",
+        "created_at",
+        "document_id",
+        "filename",
+        "headings",
+        "language",
+        "page",
+        "page_first",
+        "page_last",
+        "title",
+    }
+)
+"""Attributes that we set ourselves."""
+
+MAX_ATTRIBUTES = 16
+MAX_VALUE = 512  # characters, as OpenAI's file attributes
+MAX_URL = 2000
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One document as it came in; exactly one of `path`, `markdown` and `url` is set."""
+
+    filename: str
+    media_type: str | None
+    path: Path | None
+    """A file in the spool directory; it is moved away."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the bytes, in hex."""
+    markdown: str | None
+    url: str | None
+    metadata: dict[str, Any]
+    acl: list[str] | None
+    document_id: str | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An upload that passed all checks."""
+
+    upload: Upload
+    kind: str
+    document_id: str
+    revision: str
+    acl: list[str] | None
+    pipeline: str
+
+    @property
+    def acl_key(self) -> str:
+        return audience_key(self.acl)
+
+
+def prepare(upload: Upload, rights: Rights, pipeline: Mapping[str, Any]) -> Prepared:
+    """Check what the uploader said.
+
+    Raises:
+        InvalidRequest: With the field that is wrong.
+    """
+    if upload.document_id is not None and not DOCUMENT_ID.fullmatch(upload.document_id):
+        raise InvalidRequest("A document's id has 1 to 128 of the characters A-Z a-z 0-9 _ -", param="id")
+    if not 1 <= len(upload.filename) <= 255 or has_controls(upload.filename):
+        raise InvalidRequest(
+            "A file name has 1 to 255 characters and no control characters.", param="filename"
+        )
+    url = upload.url
+    if url is not None and (
+        not url.startswith(("http://", "https://")) or len(url) > MAX_URL or has_controls(url)
+    ):
+        raise InvalidRequest(f"`url` is an http(s) address of at most {MAX_URL} characters", param="url")
+    kinds = {"file": upload.path, "markdown": upload.markdown, "url": url}
+    given = [kind for kind, value in kinds.items() if value is not None]
+    if len(given) != 1:
+        raise InvalidRequest("A document is given by one of a file, `markdown`, `text` and `url`.")
+    check_attributes(upload.metadata)
+    return Prepared(
+        upload=upload,
+        kind=given[0],
+        document_id=upload.document_id or new_id("file-"),
+        revision=uuid.uuid4().hex,
+        acl=canonical_acl(upload.acl, rights),
+        pipeline=digest(pipeline),
+    )
+
+
+def canonical_acl(acl: list[str] | None, rights: Rights) -> list[str] | None:
+    """An audience with its subjects in full.
+
+    Raises:
+        InvalidRequest: It is empty, or one of them is not a subject.
+    """
+    if acl is None:
+        return None
+    if not acl:
+        raise InvalidRequest(
+            "An empty `acl` lets nobody read the document; leave it out for everyone who may query.",
+            param="acl",
+        )
+    return rights.canonical(acl, "acl")
+
+
+def check_attributes(attributes: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest unless these may be a document's attributes."""
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InvalidRequest(f"`metadata` has at most {MAX_ATTRIBUTES} keys", param="metadata")
+    for key, value in attributes.items():
+        if key in RESERVED:
+            raise InvalidRequest(f"`{key}` is set by this server; use another key", param="metadata")
+        if not 1 <= len(key) <= 64 or has_controls(key):
+            raise InvalidRequest("A key of `metadata` has 1 to 64 characters.", param="metadata")
+        if not isinstance(value, str | int | float | bool):
+            raise InvalidRequest("A value of `metadata` is a string, number or boolean.", param="metadata")
+        if isinstance(value, str) and len(value) > MAX_VALUE:
+            raise InvalidRequest(
+                f"A text in `metadata` has at most {MAX_VALUE} characters.", param="metadata"
+            )
+
+
+def digest(pipeline: Mapping[str, Any]) -> str:
+    """Tells whether a document was made with the same settings."""
+    text = json.dumps(pipeline, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+async def place(
+    connection: AsyncConnection,
+    principal: Principal,
+    rights: Rights,
+    collection: CollectionRecord,
+    new: Prepared,
+) -> DocumentRecord:
+    """Make the upload a row, which is also its job; or find the row that it already is.
+
+    The revision of the answer is the upload's, unless its content is already there.
+
+    Raises:
+        Conflict: The id is that of a document which the principal may not replace.
+    """
+    await add_audience(connection, collection.id, new.acl)
+    existing = await find(connection, collection.id, new.document_id) if new.upload.document_id else None
+    if existing is None:
+        same = None if new.upload.document_id else await _same(connection, principal, rights, collection, new)
+        return same or await _insert(connection, principal, collection, new)
+    manages = rights.decide(principal, "manage", collection).allowed
+    if existing.uploaded_by != principal.user_id and not manages:
+        raise Conflict("Somebody else uploaded the document with this id; choose another.", param="id")
+    if existing.deleting:
+        raise Conflict("The document with this id is being deleted; try again in a moment.", param="id")
+    if _equal(existing, new):
+        return existing
+    upload = new.upload
+    return await revise(
+        connection,
+        existing,
+        kind=new.kind,
+        filename=upload.filename,
+        media_type=upload.media_type,
+        url=upload.url,
+        size=upload.size,
+        sha256=upload.sha256,
+        attributes=dict(upload.metadata),
+        acl=new.acl,
+        acl_key=new.acl_key,
+        pipeline=new.pipeline,
+        uploaded_by=principal.user_id,
+        revision=new.revision,
+    )
+
+
+async def revise(connection: AsyncConnection, existing: DocumentRecord, **values: Any) -> DocumentRecord:
+    """Give the document a new revision, to be ingested; the live one stays until that is complete.
+
+    Whoever works on the old revision notices and leaves it.
+    """
+    fresh = replace(
+        existing,
+        **values,
+        stale=True,
+        pending=True,
+        status="in_progress",
+        stage="queued",
+        done=0,
+        total=None,
+        attempts=0,
+        not_before=0.0,
+        error_code=None,
+        error_message=None,
+    )
+    table = tables.documents
+    changed = {
+        key: value
+        for key, value in asdict(fresh).items()
+        if key not in ("collection_id", "id", "worker", "lease_until", "live_revision")
+    }
+    result = await connection.execute(
+        update(table)
+        .where(table.c.collection_id == existing.collection_id, table.c.id == existing.id)
+        .where(table.c.revision == existing.revision, table.c.deleting.is_(False))
+        .values(**changed)
+    )
+    if result.rowcount != 1:
+        raise Conflict("Somebody else changed this document at the same time; try again.")
+    return fresh
+
+
+async def find(connection: AsyncConnection, collection_id: str, document_id: str) -> DocumentRecord | None:
+    """The document's row, also of one that is being deleted."""
+    if not DOCUMENT_ID.fullmatch(document_id):
+        return None
+    table = tables.documents
+    query = select(*DOCUMENT_COLUMNS).where(table.c.collection_id == collection_id, table.c.id == document_id)
+    row = (await connection.execute(query)).one_or_none()
+    return document_record(row) if row is not None else None
+
+
+async def add_audience(connection: AsyncConnection, collection_id: str, acl: list[str] | None) -> None:
+    """Write down who an audience key stands for; searches only admit keys that they find here."""
+    if acl is None:
+        return
+    values = {"collection_id": collection_id, "key": audience_key(acl), "subjects": acl}
+    try:
+        async with connection.begin_nested():
+            await connection.execute(insert(tables.audiences).values(**values))
+    except IntegrityError:
+        return  # it is there already
+
+
+def _equal(row: DocumentRecord, new: Prepared) -> bool:
+    return (
+        row.kind == new.kind != "url"
+        and row.status != "failed"
+        and row.sha256 == new.upload.sha256
+        and row.acl_key == new.acl_key
+        and row.pipeline == new.pipeline
+        and row.attributes == new.upload.metadata
+    )
+
+
+async def _same(
+    connection: AsyncConnection,
+    principal: Principal,
+    rights: Rights,
+    collection: CollectionRecord,
+    new: Prepared,
+) -> DocumentRecord | None:
+    """A document of the same content that the principal uploaded or may read."""
+    table = tables.documents
+    query = (
+        select(*DOCUMENT_COLUMNS)
+        .where(table.c.collection_id == collection.id, table.c.sha256 == new.upload.sha256)
+        .where(table.c.deleting.is_(False))
+        .order_by(table.c.created_at)
+    )
+    queries = rights.decide(principal, "query", collection).allowed
+    for row in await connection.execute(query):
+        record = document_record(row)
+        readable = queries and rights.admits(principal, record.acl)
+        if _equal(record, new) and (readable or record.uploaded_by == principal.user_id):
+            return record
+    return None
+
+
+async def _insert(
+    connection: AsyncConnection, principal: Principal, collection: CollectionRecord, new: Prepared
+) -> DocumentRecord:
+    upload = new.upload
+    record = DocumentRecord(
+        collection_id=collection.id,
+        id=new.document_id,
+        revision=new.revision,
+        live_revision=None,
+        kind=new.kind,
+        filename=upload.filename,
+        media_type=upload.media_type,
+        url=upload.url,
+        size=upload.size,
+        sha256=upload.sha256,
+        attributes=dict(upload.metadata),
+        acl=new.acl,
+        acl_key=new.acl_key,
+        pipeline=new.pipeline,
+        title=None,
+        pages=None,
+        chunks=0,
+        uploaded_by=principal.user_id,
+        created_at=now(),
+        deleting=False,
+        stale=False,
+        pending=True,
+        job_id=new_id("job_"),
+        status="in_progress",
+        stage="queued",
+        done=0,
+        total=None,
+        attempts=0,
+        not_before=0.0,
+        worker=None,
+        lease_until=0.0,
+        error_code=None,
+        error_message=None,
+    )
+    try:
+        async with connection.begin_nested():
+            await connection.execute(insert(tables.documents).values(**asdict(record)))
+    except IntegrityError as error:
+        raise Conflict("A document with this id was uploaded at the same time.", param="id") from error
+    return record

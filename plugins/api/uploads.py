@@ -1,286 +1,157 @@
-"""An upload on its way from the request's stream to spool files on disk."""
+"""What `/add` takes in: a multipart form or JSON, as uploads."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
-import uuid
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from pydantic import BaseModel, Field, ValidationError
 
-from crawler.contracts import Source
-from crawler.errors import UnsupportedFormat
-from plugins.api.route import chunks
+from plugins.api.multipart import CheckFormat, Form, SpooledFile, clean_filename, receive_form
+from plugins.api.route import read_body
+from plugins.collections.documents import Upload
 from plugins.core.config import LimitsConfig
 from plugins.core.errors import InvalidRequest, TooLarge
+from plugins.core.shapes import AddDocuments, Attributes, DocumentInput, Shape
+from plugins.core.validation import invalid
 
-CheckFormat = Callable[[Source], object]
-"""Raises UnsupportedFormat for what no format accepts; its content is the file's beginning and end."""
+MAX_JSON_BYTES = 32 * 2**20
+"""Of a JSON body, which is held in memory; larger documents are uploaded as files."""
 
-SAMPLE_BYTES = 65536
-"""How much of a file's beginning, and of its end, tells its type (a ZIP's directory is at its end)."""
-
-_WRITE_BYTES = 2**20
-_FIELDS_BYTES = 2**16
-_PART_OVERHEAD_BYTES = 2**14
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,128}")
+M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass
-class SpooledFile:
-    """A file that was received; ``path`` does not exist while ``size`` is 0."""
+class FormFields(Shape):
+    """The text fields of the form, each JSON; they hold for all files."""
 
-    filename: str
-    media_type: str | None
-    path: Path
-    size: int = 0
-    sha256: str = ""
-    _hash: hashlib._Hash = field(default_factory=hashlib.sha256, repr=False)
-    _file: IO[bytes] | None = field(default=None, repr=False)
-
-    def write(self, data: bytes) -> None:
-        """Blocking."""
-        if self._file is None:
-            self._file = self.path.open("xb")
-        self._file.write(data)
-        self._hash.update(data)
-
-    def finish(self) -> None:
-        """Blocking."""
-        self.sha256 = self._hash.hexdigest()
-        if self._file is not None:
-            self._file.close()
-
-    def discard(self) -> None:
-        """Remove the file unless it was moved away. Blocking."""
-        if self._file is not None:
-            self._file.close()
-        self.path.unlink(missing_ok=True)
-
-    def sample(self) -> bytes:
-        """The file's beginning and end. Blocking."""
-        with self.path.open("rb") as file:
-            head = file.read(SAMPLE_BYTES)
-            if self.size > 2 * SAMPLE_BYTES:
-                file.seek(-SAMPLE_BYTES, 2)
-            return head + file.read(SAMPLE_BYTES)
-
-
-@dataclass
-class Form:
-    """A multipart form: its files in their order, and its text fields."""
-
-    files: list[SpooledFile] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-class FormReader:
-    """The callbacks of python-multipart's push parser; what they collect is written by `flush`.
-
-    RFC 7578, with file names in UTF-8 as browsers send them.
-    """
-
-    def __init__(self, boundary: bytes, spool_dir: Path, limits: LimitsConfig) -> None:
-        self.form = Form()
-        self._spool_dir = spool_dir
-        self._limits = limits
-        self._headers: dict[bytes, bytes] = {}
-        self._name, self._value = b"", b""
-        self._file: SpooledFile | None = None
-        self._field = ""
-        self._text = bytearray()
-        self._text_bytes = 0
-        self._pending: list[tuple[SpooledFile, bytes]] = []
-        self._pending_bytes = 0
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": self._header_name,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_part_data": self._data,
-                "on_part_end": self._end,
-            },
-        )
-
-    async def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body.
-
-        Raises:
-            TooLarge: A file is over its limit, or there are too many.
-            InvalidRequest: It is not a multipart form.
-        """
-        try:
-            self._parser.write(data)
-        except FormParserError as error:
-            raise InvalidRequest("The body is not a valid multipart form.") from error
-        if self._pending_bytes >= _WRITE_BYTES:
-            await self._flush()
-
-    async def finish(self) -> Form:
-        """The form, when all of it was fed.
-
-        Raises:
-            InvalidRequest: It ends before its end.
-        """
-        try:
-            self._parser.finalize()
-        except FormParserError as error:
-            raise InvalidRequest("The multipart form is cut off.") from error
-        await self._flush()
-        return self.form
-
-    async def _flush(self) -> None:
-        pending, self._pending, self._pending_bytes = self._pending, [], 0
-        await asyncio.to_thread(_write, pending)
-
-    def _begin(self) -> None:
-        self._headers, self._name, self._value = {}, b"", b""
-        self._file, self._field, self._text = None, "", bytearray()
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        self._headers[self._name.lower()] = self._value
-        self._name, self._value = b"", b""
-
-    def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        self._field = _text(options.get(b"name", b""))
-        if b"filename" not in options:
-            return
-        if self._field != "files":
-            raise InvalidRequest("Files are sent in the field `files`, repeated for each.", param="files")
-        if len(self.form.files) >= self._limits.max_files:
-            raise TooLarge(
-                f"At most {self._limits.max_files} files in one request; send the others in another.",
-                param="files",
-            )
-        media_type = _text(self._headers.get(b"content-type", b"")).partition(";")[0].strip().lower()
-        self._file = SpooledFile(
-            filename=clean_filename(_text(options[b"filename"])),
-            media_type=media_type if _MEDIA_TYPE.fullmatch(media_type) else None,
-            path=self._spool_dir / uuid.uuid4().hex,
-        )
-        self.form.files.append(self._file)
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._file is None:
-            self._text_bytes += end - start
-            if self._text_bytes > _FIELDS_BYTES:
-                raise TooLarge("The form's text fields are too large.", param=self._field or None)
-            self._text += data[start:end]
-            return
-        self._file.size += end - start
-        if self._file.size > self._limits.max_upload_bytes:
-            raise TooLarge(
-                f"`{self._file.filename}` is larger than {self._limits.max_upload_bytes} bytes, "
-                "the limit of one file.",
-                param="files",
-            )
-        self._pending.append((self._file, data[start:end]))
-        self._pending_bytes += end - start
-
-    def _end(self) -> None:
-        if self._file is None:
-            if self._field not in ("metadata", "acl") or self._field in self.form.fields:
-                raise InvalidRequest(
-                    "The form's fields are `files`, and at most once each `metadata` and `acl`.",
-                    param=self._field[:64] or None,
-                )
-            self.form.fields[self._field] = _text(bytes(self._text))
+    metadata: Attributes = Field(default={}, max_length=16)
+    acl: list[str] | None = None
 
 
 @asynccontextmanager
-async def receive_form(
+async def receive(
     request: Request, spool_dir: Path, limits: LimitsConfig, check_format: CheckFormat
-) -> AsyncIterator[Form]:
-    """The multipart form of the request, its files on disk; whichever are not moved away are removed.
+) -> AsyncIterator[list[Upload]]:
+    """The uploads of the request; spool files that are still there at the end are removed.
 
     Raises:
-        TooLarge: Too many bytes or files; told as soon as it is known, the rest is not read.
-        InvalidRequest: It is no multipart form, or a file is empty.
+        InvalidRequest: It is neither a form nor JSON as `/add` takes it; ``param`` names the field.
+        TooLarge: Told while the body comes in; the rest of it is not read.
         UnsupportedFormat: Of a file that no format accepts.
     """
-    _, options = parse_options_header(request.headers.get("content-type"))
-    boundary = options.get(b"boundary", b"")
-    if not 1 <= len(boundary) <= 200:
-        raise InvalidRequest("The multipart form has no boundary in its Content-Type.")
-    most_bytes = limits.max_files * (limits.max_upload_bytes + _PART_OVERHEAD_BYTES) + _FIELDS_BYTES
-    too_large = TooLarge(
-        f"At most {limits.max_files} files of {limits.max_upload_bytes} bytes each in one request.",
-        param="files",
-    )
-    if _content_length(request) > most_bytes:
-        raise too_large
-    reader = FormReader(boundary, spool_dir, limits)
-    received = 0
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        async with receive_form(request, spool_dir, limits, check_format) as form:
+            yield _from_form(form)
+        return
+    if media_type != "application/json":
+        raise InvalidRequest("Send a multipart form with `files`, or JSON with `documents`.")
+    max_bytes = min(limits.max_upload_bytes, MAX_JSON_BYTES)
+    body = await read_body(request, max_bytes)
+    spooled: list[SpooledFile] = []
     try:
-        async for data in chunks(request):
-            received += len(data)
-            if received > most_bytes:
-                raise too_large
-            await reader.feed(data)
-        form = await reader.finish()
-        await asyncio.to_thread(_check, form, check_format)
-        yield form
+        yield await asyncio.to_thread(_from_json, body, spool_dir, limits, spooled)
     finally:
-        await asyncio.to_thread(_discard, reader.form)
+        await asyncio.to_thread(_discard, spooled)
 
 
-def clean_filename(name: str) -> str:
-    """The last part of a path, without control characters, at most 255 characters long."""
-    last = re.split(r"[/\\]", name)[-1]
-    printable = "".join(c for c in last if c.isprintable()).strip()
-    stem, dot, suffix = printable.rpartition(".")
-    if len(printable) > 255 and dot and len(suffix) < 16:
-        printable = f"{stem[: 254 - len(suffix)]}.{suffix}"
-    return printable[:255] or "document"
+def _from_form(form: Form) -> list[Upload]:
+    if not form.files:
+        raise InvalidRequest("There is no file in this upload.", param="files")
+    fields = _read(FormFields, {name: _loads(text, name) for name, text in form.fields.items()})
+    return [
+        Upload(
+            filename=file.filename,
+            media_type=file.media_type,
+            path=file.path,
+            size=file.size,
+            sha256=file.sha256,
+            markdown=None,
+            url=None,
+            metadata=dict(fields.metadata),
+            acl=fields.acl,
+            document_id=None,
+        )
+        for file in form.files
+    ]
 
 
-def _content_length(request: Request) -> int:
-    text = request.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+def _from_json(
+    body: bytes, spool_dir: Path, limits: LimitsConfig, spooled: list[SpooledFile]
+) -> list[Upload]:
+    """Blocking: large bodies take a while, and texts become spool files, which are added to ``spooled``."""
+    documents = _read(AddDocuments, _loads(body, None)).documents
+    if len(documents) > limits.max_files:
+        raise TooLarge(f"At most {limits.max_files} documents in one request.", param="documents")
+    return [_upload(given, f"documents.{index}", spool_dir, spooled) for index, given in enumerate(documents)]
 
 
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
-def _write(pending: list[tuple[SpooledFile, bytes]]) -> None:
-    for file, data in pending:
+def _upload(given: DocumentInput, where: str, spool_dir: Path, spooled: list[SpooledFile]) -> Upload:
+    contents = {k: v for k in ("markdown", "text", "url") if (v := getattr(given, k)) is not None}
+    if len(contents) != 1:
+        raise InvalidRequest(f"{where}: give exactly one of `markdown`, `text` and `url`", param=where)
+    [(kind, content)] = contents.items()
+    if not content.strip():
+        raise InvalidRequest(f"{where}.{kind}: is empty", param=f"{where}.{kind}")
+    data = content.encode()
+    path, media_type, default = None, None, "document.md"
+    if kind == "text":
+        path, media_type, default = spool_dir / SpooledFile.new_name(), "text/plain", "document.txt"
+        file = SpooledFile(default, media_type, path)
+        spooled.append(file)
         file.write(data)
-
-
-def _check(form: Form, check_format: CheckFormat) -> None:
-    for file in form.files:
         file.finish()
-        if file.size == 0:
-            raise InvalidRequest(f"`{file.filename}` is empty.", param="files")
-        source = Source(filename=file.filename, content=file.sample(), media_type=file.media_type)
-        try:
-            check_format(source)
-        except UnsupportedFormat as error:
-            raise UnsupportedFormat(f"`{file.filename}`: {error.message}", param="files") from error
+    elif kind == "markdown":
+        media_type = "text/markdown"
+    else:
+        default = _name_of_address(content, f"{where}.url")
+    return Upload(
+        filename=clean_filename(given.filename or default),
+        media_type=media_type,
+        path=path,
+        size=0 if kind == "url" else len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        markdown=given.markdown,
+        url=given.url,
+        metadata=dict(given.metadata),
+        acl=given.acl,
+        document_id=given.id,
+    )
 
 
-def _discard(form: Form) -> None:
-    for file in form.files:
+def _name_of_address(url: str, where: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host:
+        raise InvalidRequest(f"{where}: must be an address that begins with https:// or http://", param=where)
+    return parts.path.rstrip("/").rpartition("/")[2] or host
+
+
+def _loads(text: str | bytes, field: str | None) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        what = f"`{field}`" if field else "The body"
+        raise InvalidRequest(f"{what} is not valid JSON.", param=field) from error
+
+
+def _read(model: type[M], given: Any) -> M:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False), given) from error
+
+
+def _discard(files: list[SpooledFile]) -> None:
+    for file in files:
         file.discard()

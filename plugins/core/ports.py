@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -108,6 +108,26 @@ class Search(Protocol):
         Raises:
             UnknownDocument: There is none, or the caller may not read it.
         """
+
+
+Wellness = Literal["ok", "degraded", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """How the parts are."""
+
+    store: Wellness
+    worker: Wellness
+    identity: Wellness
+    details: Mapping[str, Any]
+    """JSON for admins: versions, restarts, queue length, messages."""
+
+
+class Health(Protocol):
+    """How the server is, in a bounded time; it does not raise."""
+
+    async def check(self) -> HealthReport: ...
 
 
 @dataclass(frozen=True, slots=True)

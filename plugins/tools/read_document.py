@@ -59,7 +59,7 @@ class ReadDocument(Tool[ReadDocumentSettings, ReadDocumentArguments]):
         return ToolResult(
             text=" ".join(notes),
             structured={
-                "results": [passage.model_dump() for passage in kept],
+                "results": [passage.model_dump(mode="json") for passage in kept],
                 "has_more": len(kept) < len(found),
             },
             passages=tuple(kept),

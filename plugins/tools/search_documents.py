@@ -83,6 +83,6 @@ class SearchDocuments(Tool[SearchDocumentsSettings, SearchDocumentsArguments]):
         )
         return ToolResult(
             text="" if passages else "Nothing was found.",
-            structured={"results": [passage.model_dump() for passage in passages]},
+            structured={"results": [passage.model_dump(mode="json") for passage in passages]},
             passages=tuple(passages),
         )

@@ -1,0 +1,291 @@
+"""A multipart form on its way from the request's stream to spool files on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from crawler.contracts import Source
+from crawler.errors import UnsupportedFormat
+from plugins.api.route import chunks
+from plugins.core.config import LimitsConfig
+from plugins.core.errors import InvalidRequest, TooLarge
+
+CheckFormat = Callable[[Source], object]
+"""Raises UnsupportedFormat for what no format accepts; its content is the file's beginning and end."""
+
+SAMPLE_BYTES = 65536
+"""How much of a file's beginning, and of its end, tells its type (a ZIP's directory is at its end)."""
+
+_WRITE_BYTES = 2**20
+_FIELDS_BYTES = 2**16
+_PART_OVERHEAD_BYTES = 2**14
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,128}")
+
+
+@dataclass
+class SpooledFile:
+    """A file that was received; ``path`` does not exist while ``size`` is 0."""
+
+    filename: str
+    media_type: str | None
+    path: Path
+    size: int = 0
+    sha256: str = ""
+    _hash: hashlib._Hash = field(default_factory=hashlib.sha256, repr=False)
+    _file: IO[bytes] | None = field(default=None, repr=False)
+
+    @staticmethod
+    def new_name() -> str:
+        """A name in the spool folder that no other file has."""
+        return uuid.uuid4().hex
+
+    def write(self, data: bytes) -> None:
+        """Blocking."""
+        if self._file is None:
+            self._file = self.path.open("xb")
+        self._file.write(data)
+        self._hash.update(data)
+
+    def finish(self) -> None:
+        """Blocking."""
+        self.sha256 = self._hash.hexdigest()
+        if self._file is not None:
+            self._file.close()
+
+    def discard(self) -> None:
+        """Remove the file unless it was moved away. Blocking."""
+        if self._file is not None:
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def sample(self) -> bytes:
+        """The file's beginning and end. Blocking."""
+        with self.path.open("rb") as file:
+            head = file.read(SAMPLE_BYTES)
+            if self.size > 2 * SAMPLE_BYTES:
+                file.seek(-SAMPLE_BYTES, 2)
+            return head + file.read(SAMPLE_BYTES)
+
+
+@dataclass
+class Form:
+    """A multipart form: its files in their order, and its text fields."""
+
+    files: list[SpooledFile] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+class FormReader:
+    """The callbacks of python-multipart's push parser; what they collect is written by `flush`.
+
+    RFC 7578, with file names in UTF-8 as browsers send them.
+    """
+
+    def __init__(self, boundary: bytes, spool_dir: Path, limits: LimitsConfig) -> None:
+        self.form = Form()
+        self._spool_dir = spool_dir
+        self._limits = limits
+        self._headers: dict[bytes, bytes] = {}
+        self._name, self._value = b"", b""
+        self._file: SpooledFile | None = None
+        self._field = ""
+        self._text = bytearray()
+        self._text_bytes = 0
+        self._pending: list[tuple[SpooledFile, bytes]] = []
+        self._pending_bytes = 0
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._header_name,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._data,
+                "on_part_end": self._end,
+            },
+        )
+
+    async def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body.
+
+        Raises:
+            TooLarge: A file is over its limit, or there are too many.
+            InvalidRequest: It is not a multipart form.
+        """
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise InvalidRequest("The body is not a valid multipart form.") from error
+        if self._pending_bytes >= _WRITE_BYTES:
+            await self._flush()
+
+    async def finish(self) -> Form:
+        """The form, when all of it was fed.
+
+        Raises:
+            InvalidRequest: It ends before its end.
+        """
+        try:
+            self._parser.finalize()
+        except FormParserError as error:
+            raise InvalidRequest("The multipart form is cut off.") from error
+        await self._flush()
+        return self.form
+
+    async def _flush(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        await asyncio.to_thread(_write, pending)
+
+    def _begin(self) -> None:
+        self._headers, self._name, self._value = {}, b"", b""
+        self._file, self._field, self._text = None, "", bytearray()
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name, self._value = b"", b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        self._field = _text(options.get(b"name", b""))
+        if b"filename" not in options:
+            return
+        if self._field != "files":
+            raise InvalidRequest("Files are sent in the field `files`, repeated for each.", param="files")
+        if len(self.form.files) >= self._limits.max_files:
+            raise TooLarge(
+                f"At most {self._limits.max_files} files in one request; send the others in another.",
+                param="files",
+            )
+        media_type = _text(self._headers.get(b"content-type", b"")).partition(";")[0].strip().lower()
+        self._file = SpooledFile(
+            filename=clean_filename(_text(options[b"filename"])),
+            media_type=media_type if _MEDIA_TYPE.fullmatch(media_type) else None,
+            path=self._spool_dir / SpooledFile.new_name(),
+        )
+        self.form.files.append(self._file)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is None:
+            self._text_bytes += end - start
+            if self._text_bytes > _FIELDS_BYTES:
+                raise TooLarge("The form's text fields are too large.", param=self._field or None)
+            self._text += data[start:end]
+            return
+        self._file.size += end - start
+        if self._file.size > self._limits.max_upload_bytes:
+            raise TooLarge(
+                f"`{self._file.filename}` is larger than {self._limits.max_upload_bytes} bytes, "
+                "the limit of one file.",
+                param="files",
+            )
+        self._pending.append((self._file, data[start:end]))
+        self._pending_bytes += end - start
+
+    def _end(self) -> None:
+        if self._file is None:
+            if self._field not in ("metadata", "acl") or self._field in self.form.fields:
+                raise InvalidRequest(
+                    "The form's fields are `files`, and at most once each `metadata` and `acl`.",
+                    param=self._field[:64] or None,
+                )
+            self.form.fields[self._field] = _text(bytes(self._text))
+
+
+@asynccontextmanager
+async def receive_form(
+    request: Request, spool_dir: Path, limits: LimitsConfig, check_format: CheckFormat
+) -> AsyncIterator[Form]:
+    """The multipart form of the request, its files on disk; whichever are not moved away are removed.
+
+    Raises:
+        TooLarge: Too many bytes or files; told as soon as it is known, the rest is not read.
+        InvalidRequest: It is no multipart form, or a file is empty.
+        UnsupportedFormat: Of a file that no format accepts.
+    """
+    _, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= 200:
+        raise InvalidRequest("The multipart form has no boundary in its Content-Type.")
+    most_bytes = limits.max_files * (limits.max_upload_bytes + _PART_OVERHEAD_BYTES) + _FIELDS_BYTES
+    too_large = TooLarge(
+        f"At most {limits.max_files} files of {limits.max_upload_bytes} bytes each in one request.",
+        param="files",
+    )
+    if _content_length(request) > most_bytes:
+        raise too_large
+    reader = FormReader(boundary, spool_dir, limits)
+    received = 0
+    try:
+        async for data in chunks(request):
+            received += len(data)
+            if received > most_bytes:
+                raise too_large
+            await reader.feed(data)
+        form = await reader.finish()
+        await asyncio.to_thread(_check, form, check_format)
+        yield form
+    finally:
+        await asyncio.to_thread(_discard, reader.form)
+
+
+def clean_filename(name: str) -> str:
+    """The last part of a path, without control characters, at most 255 characters long."""
+    last = re.split(r"[/\\]", name)[-1]
+    printable = "".join(c for c in last if c.isprintable()).strip()
+    stem, dot, suffix = printable.rpartition(".")
+    if len(printable) > 255 and dot and len(suffix) < 16:
+        printable = f"{stem[: 254 - len(suffix)]}.{suffix}"
+    return printable[:255] or "document"
+
+
+def _content_length(request: Request) -> int:
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _write(pending: list[tuple[SpooledFile, bytes]]) -> None:
+    for file, data in pending:
+        file.write(data)
+
+
+def _check(form: Form, check_format: CheckFormat) -> None:
+    for file in form.files:
+        file.finish()
+        if file.size == 0:
+            raise InvalidRequest(f"`{file.filename}` is empty.", param="files")
+        source = Source(filename=file.filename, content=file.sample(), media_type=file.media_type)
+        try:
+            check_format(source)
+        except UnsupportedFormat as error:
+            raise UnsupportedFormat(f"`{file.filename}`: {error.message}", param="files") from error
+
+
+def _discard(form: Form) -> None:
+    for file in form.files:
+        file.discard()

@@ -1,0 +1,124 @@
+"""`/v1/tools`: list and run tools without a model."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+
+from plugins.api.route import Route, errors, request_id
+from plugins.core.errors import InvalidRequest, ToolFailed, ToolRetry
+from plugins.core.identity import Principal
+from plugins.core.passages import render
+from plugins.core.ports import Call, Scope, ToolResult
+from plugins.core.shapes import RunTools, Shape, TextContent, ToolAnswer, ToolAnswers, ToolCall
+from plugins.core.toolbox import Toolbox
+
+_ONE = {"name": "search_documents", "arguments": {"query": "How many days of notice?"}}
+_MANY = {
+    "tool_calls": [
+        {
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": "search_documents", "arguments": '{"query": "days of notice"}'},
+        }
+    ]
+}
+_EXAMPLES = {"one": {"value": _ONE}, "many": {"value": _MANY}}
+_UNNARROWED = Scope(max_num_results=50)
+
+
+class FunctionSchema(Shape):
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """JSON schema."""
+
+
+class ToolSchema(Shape):
+    type: Literal["function"] = "function"
+    function: FunctionSchema
+
+
+class ToolList(Shape):
+    object: Literal["list"] = "list"
+    data: list[ToolSchema]
+
+
+def router(
+    toolbox: Toolbox,
+    authenticated: Callable[..., Awaitable[Principal]],
+    *,
+    timeout_s: float,
+    max_parallel: int,
+) -> APIRouter:
+    """The routes of tools; each run gets ``timeout_s``, ``max_parallel`` of one request at once."""
+    routes = APIRouter(route_class=Route, tags=["tools"])
+    Caller = Annotated[Principal, Depends(authenticated)]  # noqa: N806 - a type
+
+    @routes.get("/v1/tools", summary="List tools", responses=errors())
+    async def list_tools(caller: Caller) -> ToolList:
+        """The tools that you may run, as OpenAI function schemas: pass them to a model as `tools`."""
+        return ToolList.model_validate({"data": toolbox.schemas(caller)})
+
+    @routes.post(
+        "/v1/tools",
+        summary="Run tools",
+        response_model_exclude_none=True,
+        responses=errors(403, 404, 413),
+        openapi_extra={"requestBody": {"content": {"application/json": {"examples": _EXAMPLES}}}},
+    )
+    async def run_tools(caller: Caller, body: RunTools, request: Request) -> ToolAnswer | ToolAnswers:
+        """One tool by `name` and `arguments` answers as MCP's tool result; a model's `tool_calls` are run
+        at once and answered in their order, each with its `tool_call_id`. `metadata` is for what a tool
+        needs to start; who you are comes from your token only."""
+        if (body.name is None) == (body.tool_calls is None):
+            raise InvalidRequest("Send either `name` (and `arguments`) or `tool_calls`.", param="name")
+        call = Call(
+            principal=caller,
+            request_id=request_id(request),
+            deadline=time.monotonic() + timeout_s * len(body.tool_calls or [body.name]),
+            scope=_UNNARROWED,
+            metadata=body.metadata,
+        )
+        if body.name is not None:
+            return await _run_one(toolbox, body.name, body.arguments, call, timeout_s)
+        slots = asyncio.Semaphore(max_parallel)
+        answers = (
+            _run_of_many(toolbox, tool_call, call, timeout_s, slots) for tool_call in body.tool_calls or []
+        )
+        return ToolAnswers(data=await asyncio.gather(*answers))
+
+    return routes
+
+
+async def _run_one(
+    toolbox: Toolbox, name: str, arguments: dict[str, Any] | str | None, call: Call, timeout_s: float
+) -> ToolAnswer:
+    args = toolbox.parse(call.principal, name, arguments)
+    try:
+        return _answer(await toolbox.run(name, args, call, timeout_s))
+    except (ToolRetry, ToolFailed) as error:
+        return _failed(error)
+
+
+async def _run_of_many(
+    toolbox: Toolbox, tool_call: ToolCall, call: Call, timeout_s: float, slots: asyncio.Semaphore
+) -> ToolAnswer:
+    function = tool_call.function
+    async with slots:
+        try:
+            answer = _answer(await toolbox.run_for_model(function.name, function.arguments, call, timeout_s))
+        except (ToolRetry, ToolFailed) as error:
+            answer = _failed(error)
+    return answer.model_copy(update={"tool_call_id": tool_call.id})
+
+
+def _answer(result: ToolResult) -> ToolAnswer:
+    text = "\n\n".join(part for part in (result.text, render(result.passages)) if part)
+    return ToolAnswer(content=[TextContent(text=text)], structuredContent=result.structured)
+
+
+def _failed(error: ToolRetry | ToolFailed) -> ToolAnswer:
+    return ToolAnswer(content=[TextContent(text=str(error))], isError=True)

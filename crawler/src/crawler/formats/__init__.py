@@ -1,1 +1,22 @@
 """Kinds of files, one module each: a :class:`crawler.contracts.Format`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from crawler.contracts import Format, Source
+from crawler.errors import UnsupportedFormat
+
+
+def choose(formats: Sequence[Format[Any]], source: Source) -> Format[Any]:
+    """The first of ``formats`` that accepts ``source``; quick, and loads no converter.
+
+    Raises:
+        UnsupportedFormat: None does; the message names the kinds that are supported.
+    """
+    for format_ in formats:
+        if format_.accepts(source):
+            return format_
+    kinds = ", ".join(type(f).__module__.rpartition(".")[2] for f in formats)
+    raise UnsupportedFormat(f"This type of file is not supported. Supported are: {kinds}.")

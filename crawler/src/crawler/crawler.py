@@ -1,0 +1,253 @@
+"""A document's way into a collection: convert, extract, chunk, embed, store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
+
+from crawler import conversion, registry
+from crawler.contracts import (
+    Chunk,
+    Chunker,
+    Converted,
+    Document,
+    Embedder,
+    Extractor,
+    Format,
+    Progress,
+    Source,
+    Stage,
+    Store,
+)
+from crawler.errors import ConfigError, DocumentTooLarge, EmbeddingFailed, UnreadableDocument
+from crawler.extractors.rules import MAX_TITLE
+from crawler.formats import choose
+from crawler.settings import Settings, explain, from_environment, validate
+
+T = TypeVar("T")
+
+_CHARACTERS_PER_CHUNK = 10_000
+"""More than any chunker makes: a longer text need not be cut to know that it has too many chunks."""
+
+
+class PluginConfig(BaseModel):
+    """``use:`` and the settings of the plugin that it names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    use: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Limits(conversion.Limits):
+    """What one document may be, and what its conversion may use."""
+
+    max_bytes: ByteSize = Field(default=ByteSize(100 * 2**20), ge=1)
+    """Of the file, in bytes or as text (``100MiB``)."""
+    max_pages: int = Field(default=5_000, ge=1)
+    max_chunks: int = Field(default=20_000, ge=1)
+
+
+def _plugins(*names: str) -> tuple[PluginConfig, ...]:
+    return tuple(PluginConfig(use=name) for name in names)
+
+
+class CrawlerConfig(Settings):
+    """How documents become passages."""
+
+    formats: tuple[PluginConfig, ...] = Field(
+        default=_plugins("pdf", "docx", "html", "markdown", "text"), min_length=1
+    )
+    """Asked in their order; the first that accepts a file converts it."""
+    extractor: PluginConfig = PluginConfig(use="rules")
+    chunker: PluginConfig = PluginConfig(use="headings")
+    limits: Limits = Limits()
+    embedding_batch_size: int = Field(default=32, ge=1, le=2048)
+    """Chunks that are embedded between two reports of progress."""
+
+
+_PACKAGES: dict[type[Any], str] = {
+    Format: "crawler.formats",
+    Extractor: "crawler.extractors",
+    Chunker: "crawler.chunkers",
+}
+
+
+def check(config: Mapping[str, Any], where: str) -> list[str]:
+    """Every mistake in ``config`` (as read from YAML), one line each: ``where.formats[1].max_bytes: ...``."""
+    mistakes: list[str] = []
+    resolved = from_environment(dict(config), mistakes, where)
+    missing = {line.split(":")[0] for line in mistakes}
+    found: list[str] = []
+    try:
+        CrawlerConfig.model_validate(resolved)
+    except ValidationError as error:
+        found += explain(error, where)
+    parts: list[tuple[str, type[Any], Any]] = [
+        ("extractor", Extractor, resolved.get("extractor")),
+        ("chunker", Chunker, resolved.get("chunker")),
+    ]
+    formats = resolved.get("formats")
+    if isinstance(formats, list):
+        parts += [(f"formats[{index}]", Format, part) for index, part in enumerate(formats)]
+    for name, contract, part in parts:
+        if isinstance(part, dict) and isinstance(part.get("use"), str):
+            try:
+                _make(contract, PluginConfig.model_validate(part), f"{where}.{name}")
+            except ConfigError as error:
+                found += error.mistakes
+    return mistakes + [line for line in found if line.split(":")[0] not in missing]
+
+
+def make_formats(config: CrawlerConfig) -> list[Format[Any]]:
+    """The formats that ``config`` names; quick, and loads no converter.
+
+    Raises:
+        ConfigError: A format is unknown or its settings are wrong.
+    """
+    return [_make(Format, part, f"formats[{index}]") for index, part in enumerate(config.formats)]  # type: ignore[type-abstract]
+
+
+def _make(contract: type[T], config: PluginConfig, where: str) -> T:
+    try:
+        plugin = registry.find(_PACKAGES[contract], contract, config.use)
+    except ConfigError as error:
+        raise ConfigError([f"{where}.use: {line}" for line in error.mistakes]) from error
+    make: Callable[[Settings], T] = plugin
+    return make(validate(registry.settings_type(plugin), config.settings, where))
+
+
+class Preparer:
+    """The stages that need neither model nor store: convert, extract, chunk."""
+
+    def __init__(self, config: CrawlerConfig) -> None:
+        self.config = config
+        self.formats = make_formats(config)
+        self.extractor: Extractor[Any] = _make(Extractor, config.extractor, "extractor")  # type: ignore[type-abstract]
+        self.chunker: Chunker[Any] = _make(Chunker, config.chunker, "chunker")  # type: ignore[type-abstract]
+
+    async def prepare(self, document: Document, progress: Progress | None = None) -> Document:
+        """The document with its markdown, metadata and chunks.
+
+        Raises:
+            UnsupportedFormat, UnreadableDocument, DocumentTooLarge: Its owner has to do something.
+        """
+        report = progress or _silent
+        given = dict(document.metadata) if document.metadata is not None else None
+        converted = await self._convert(document, report)
+        await report("extract", 0, None)
+        if given is None:
+            filename = _filename(document.source)
+            given = await asyncio.to_thread(self.extractor.extract, filename, converted)
+        title = given.get("title")
+        if isinstance(title, str):
+            given["title"] = title = title[:MAX_TITLE]
+        await report("chunk", 0, None)
+        chunks = await self._chunk(converted, title if isinstance(title, str) else None)
+        await report("chunk", len(chunks), len(chunks))
+        return document.model_copy(
+            update={
+                "markdown": converted.markdown,
+                "pages": converted.pages,
+                "metadata": given,
+                "warnings": (*document.warnings, *converted.warnings),
+                "chunks": tuple(chunks),
+            }
+        )
+
+    async def _convert(self, document: Document, report: Progress) -> Converted:
+        limits = self.config.limits
+        await report("convert", 0, None)
+        if document.markdown is not None:
+            converted = Converted(markdown=document.markdown, pages=document.pages)
+        else:
+            content = document.content or b""
+            if not content:
+                raise UnreadableDocument("The file is empty.")
+            if len(content) > limits.max_bytes:
+                raise DocumentTooLarge(f"The file is larger than {limits.max_bytes.human_readable()}.")
+            name = _filename(document.source)
+            source = Source(filename=name, content=content, media_type=document.media_type)
+            converted = await conversion.convert(choose(self.formats, source), source, limits)
+        if len(converted.pages) > limits.max_pages:
+            raise DocumentTooLarge(
+                f"The document has {len(converted.pages)} pages, more than the {limits.max_pages} that this "
+                "server accepts. Split it and upload the parts."
+            )
+        await report("convert", len(converted.pages) or 1, len(converted.pages) or 1)
+        return converted
+
+    async def _chunk(self, converted: Converted, title: str | None) -> list[Chunk]:
+        limit = self.config.limits.max_chunks
+        too_large = DocumentTooLarge(
+            f"The document's text is larger than the {limit} passages that this server accepts. "
+            "Split it and upload the parts."
+        )
+        if len(converted.markdown) > limit * _CHARACTERS_PER_CHUNK:
+            raise too_large
+        chunks = await asyncio.to_thread(self.chunker.chunk, converted.markdown, converted.pages, title)
+        if not chunks:
+            raise UnreadableDocument("The document has no text. Check the file and upload it again.")
+        if len(chunks) > limit:
+            raise too_large
+        return chunks
+
+
+class Crawler(Preparer):
+    """All stages, up to the store. One object serves any number of documents of its event loop."""
+
+    def __init__(self, config: CrawlerConfig, embedder: Embedder, store: Store[Any]) -> None:
+        super().__init__(config)
+        self.embedder = embedder
+        self.store = store
+
+    async def crawl_document(self, document: Document, progress: Progress | None = None) -> Document:
+        """Convert, extract, chunk, embed and store ``document``; repeating it is harmless.
+
+        Convert is skipped where the document has markdown, extract where it has metadata.
+
+        Returns:
+            The document as it was stored, its chunks with their vectors.
+
+        Raises:
+            CrawlError: ``transient`` tells whether the same document may succeed later.
+        """
+        report = progress or _silent
+        document = await self.prepare(document, report)
+        title = (document.metadata or {}).get("title")
+        chunks = await self._embed(document.chunks, title, report)
+        document = document.model_copy(update={"chunks": tuple(chunks)})
+        await report("store", 0, len(chunks))
+        await self.store.write(document)
+        await report("done", len(chunks), len(chunks))
+        return document
+
+    async def _embed(self, chunks: Sequence[Chunk], title: str | None, report: Progress) -> list[Chunk]:
+        await report("embed", 0, len(chunks))
+        embedded: list[Chunk] = []
+        size = self.config.embedding_batch_size
+        for start in range(0, len(chunks), size):
+            batch = chunks[start : start + size]
+            vectors = await self.embedder.embed([chunk.indexed_text(title) for chunk in batch])
+            if len(vectors) != len(batch):
+                raise EmbeddingFailed
+            embedded += [
+                chunk.model_copy(update={"dense": tuple(vector)})
+                for chunk, vector in zip(batch, vectors, strict=True)
+            ]
+            await report("embed", len(embedded), len(chunks))
+        return embedded
+
+
+async def _silent(stage: Stage, done: int, total: int | None) -> None:
+    """For who does not want to know."""
+
+
+def _filename(source: str) -> str:
+    return source.replace("\\", "/").rpartition("/")[2] or source

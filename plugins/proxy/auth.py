@@ -1,0 +1,217 @@
+"""LiteLLM's `custom_auth` hook: from the identity sources to a `UserAPIKeyAuth` with the principal."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request
+from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
+from litellm.proxy import proxy_server
+from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+from litellm.proxy.auth import user_api_key_auth as litellm_auth
+from litellm.proxy.auth.auth_exception_handler import DB_UNAVAILABLE_FALLBACK_USER_ID
+from pydantic import Field, SecretStr
+
+from plugins.auth.litellm import NAME as LITELLM
+from plugins.auth.litellm import HandBack, Litellm
+from plugins.core.config import Allowance
+from plugins.core.errors import BundleError, ConfigError, IdentityUnavailable, InvalidRequest, Unauthenticated
+from plugins.core.identity import Credential, Principal, canonical_subject
+from plugins.core.ports import IdentitySource
+from plugins.core.wire import to_wire
+
+log = logging.getLogger(__name__)
+
+CALL_ID = "x-litellm-call-id"
+"""LiteLLM's request id; taken from the client where it sends one, and answered."""
+JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*")
+UNKNOWN_KEY = "This key is not known. Check that it is whole, or sign in again."
+UNKNOWN_ISSUER = (
+    "The access token is malformed, or was issued by another issuer than those that this server trusts."
+)
+
+
+class PrincipalAuth(UserAPIKeyAuth):
+    """What LiteLLM knows of a caller, and who it is to us.
+
+    LiteLLM passes this object to hooks, and a copy of it in a request's metadata, which is logged:
+    the principal is kept out of every dump and representation.
+    """
+
+    principal: Principal | None = Field(default=None, exclude=True, repr=False)
+
+
+class Refusal(ProxyException):
+    """An error with our wire body; LiteLLM's own would answer the status as the `code`."""
+
+    def __init__(self, error: BundleError, request_id: str) -> None:
+        wire = to_wire(error)
+        self.body: dict[str, Any] = wire.body["error"]
+        super().__init__(
+            message=self.body["message"],
+            type=self.body["type"],
+            param=self.body["param"],
+            code=wire.status,
+            headers={**wire.headers, CALL_ID: request_id},
+            openai_code=self.body["code"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.body)
+
+
+class Authenticate:
+    """The `custom_auth` hook.
+
+    The first source that accepts the credential decides. A key of LiteLLM's own is returned as it is,
+    and LiteLLM checks it whole. Every refusal is a `Refusal`; what was not foreseen is answered 503.
+    """
+
+    def __init__(self, sources: Sequence[IdentitySource[Any]], allowances: Sequence[Allowance] = ()) -> None:
+        names = {source.name for source in sources}
+        if any(source.name == LITELLM and not isinstance(source, Litellm) for source in sources):
+            raise ConfigError([f"only `use: {LITELLM}` may be the identity source named `{LITELLM}`"])
+        if len(names) != len(sources):
+            raise ConfigError(["two identity sources have the same name"])
+        self._sources = tuple(sources)
+        self._allowances = [(_in_full(entry, names), entry) for entry in allowances]
+
+    async def __call__(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
+        """Authenticate a request whose key LiteLLM found in `Authorization` or one of its other headers.
+
+        Raises:
+            Refusal: With the status, body and headers for the client.
+        """
+        request_id = request_id_of(request)
+        try:
+            principal = await self.principal(_credential(request, api_key))
+            return self._allowed(principal)
+        except HandBack:
+            try:
+                return _handed_back(api_key)
+            except BundleError as error:
+                raise Refusal(error, request_id) from error
+        except BundleError as error:
+            if isinstance(error.__cause__, Exception):
+                log.info("request %s refused: %s (%r)", request_id, error.message, error.__cause__)
+            raise Refusal(error, request_id) from error
+        except Exception as error:  # who cannot be judged is not let in
+            log.exception("request %s: the sign-in could not be checked", request_id)
+            raise Refusal(IdentityUnavailable(), request_id) from error
+
+    async def principal(self, credential: Credential) -> Principal:
+        """Who the credential stands for.
+
+        Raises:
+            Unauthenticated: Nobody, and why.
+            IdentityUnavailable: That cannot be told now.
+            HandBack: It is for LiteLLM to tell.
+        """
+        if credential.bearer is None and not credential.headers:
+            raise Unauthenticated
+        for source in self._sources:
+            if source.accepts(credential):
+                return await source.authenticate(credential)
+        if credential.bearer is None:
+            raise Unauthenticated
+        looks_like_jwt = JWT.fullmatch(credential.bearer.get_secret_value())
+        raise Unauthenticated(UNKNOWN_ISSUER if looks_like_jwt else UNKNOWN_KEY)
+
+    def _allowed(self, principal: Principal) -> PrincipalAuth:
+        found = (entry for subjects, entry in self._allowances if subjects & principal.subjects)
+        entry = next(found, Allowance(subjects=["*"]))
+        return PrincipalAuth(
+            principal=principal,
+            # rate limits and spend count per `api_key`: it must be the same for each token of a user
+            api_key=hashlib.sha256(f"principal:{principal.user_id}".encode()).hexdigest(),
+            key_alias=principal.user_id,
+            user_id=principal.user_id,
+            user_email=principal.email,
+            user_role=LitellmUserRoles(entry.user_role),
+            models=list(entry.models),
+            rpm_limit=entry.rpm_limit,
+            tpm_limit=entry.tpm_limit,
+            max_parallel_requests=entry.max_parallel_requests,
+            max_budget=entry.max_budget,
+            metadata={"priority": entry.priority} if entry.priority else {},
+        )
+
+
+def principal_of(auth: UserAPIKeyAuth) -> Principal:
+    """The principal behind what LiteLLM passes to hooks and routes.
+
+    A key that LiteLLM checked itself is a principal of the source `litellm`: the master key
+    `proxy_admin` with the role `proxy_admin`; a virtual key the user that it belongs to, or
+    `key:<alias>` (`key-hash:<hash>`) where it belongs to none, with its user's role and its team as
+    the group.
+
+    Raises:
+        Unauthenticated: Nobody signed in.
+        IdentityUnavailable: LiteLLM let the request in without its database.
+    """
+    if isinstance(auth, PrincipalAuth) and auth.principal is not None:
+        return auth.principal
+    if auth.user_id == DB_UNAVAILABLE_FALLBACK_USER_ID:
+        raise IdentityUnavailable
+    # both marks are set by LiteLLM alone, after it checked a key or a session of its admin pages
+    if isinstance(auth, PrincipalAuth) or not (auth.via_virtual_key or auth.is_session_token):
+        raise Unauthenticated
+    if auth.api_key == LITELLM_PROXY_MASTER_KEY_ALIAS:
+        username = LitellmUserRoles.PROXY_ADMIN.value
+    elif auth.user_id:
+        username = auth.user_id
+    elif auth.key_alias or auth.token:
+        username = f"key:{auth.key_alias}" if auth.key_alias else f"key-hash:{auth.token}"
+    else:
+        raise Unauthenticated
+    return Principal(
+        source=LITELLM,
+        subject=auth.token or username,
+        username=username,
+        email=auth.user_email,
+        groups=frozenset({auth.team_id} if auth.team_id else ()),
+        roles=frozenset({auth.user_role.value} if auth.user_role else ()),
+    )
+
+
+def _handed_back(key: str) -> str:
+    """The key, for LiteLLM to check.
+
+    Raises:
+        Unauthenticated: LiteLLM has no database, so it knows no key but the master key.
+    """
+    if litellm_auth.enterprise_custom_auth is None:
+        log.error("the package litellm_enterprise is missing: LiteLLM cannot check its own keys")
+        raise IdentityUnavailable
+    master_key = proxy_server.master_key or ""
+    is_master = bool(master_key) and hmac.compare_digest(key.encode(), master_key.encode())
+    if not is_master and proxy_server.prisma_client is None:
+        raise Unauthenticated(UNKNOWN_KEY)
+    return key
+
+
+def _credential(request: Request, api_key: str) -> Credential:
+    return Credential(
+        bearer=SecretStr(api_key) if api_key else None,
+        headers={name.lower(): value for name, value in request.headers.items()},
+        peer=request.client.host if request.client else "",
+    )
+
+
+def request_id_of(request: Request) -> str:
+    """LiteLLM's id of the request where the client gave one, or a new one."""
+    sent = request.headers.get(CALL_ID, "")
+    return sent if re.fullmatch(r"[\w.-]{1,64}", sent) else str(uuid.uuid4())
+
+
+def _in_full(entry: Allowance, sources: set[str]) -> frozenset[str]:
+    try:
+        return frozenset(canonical_subject(text, sources, "identity.allowances") for text in entry.subjects)
+    except InvalidRequest as error:
+        raise ConfigError([f"identity.allowances: {error.message}"]) from error

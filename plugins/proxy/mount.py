@@ -1,0 +1,83 @@
+"""Our routes in LiteLLM's application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Security
+from litellm.proxy._lazy_features import reserve_lazy_slot
+from litellm.proxy.auth.auth_utils import get_request_route
+from litellm.proxy.auth.route_checks import RouteChecks
+from litellm.proxy.auth.user_api_key_auth import (
+    anthropic_api_key_header,
+    api_key_header,
+    azure_api_key_header,
+    azure_apim_header,
+    custom_litellm_key_header,
+    google_ai_studio_api_key_header,
+    user_api_key_auth_builder,
+)
+
+from plugins.core.errors import BundleError, Forbidden
+from plugins.core.identity import Principal
+from plugins.proxy.auth import Refusal, principal_of, request_id_of
+
+LAZY_FEATURE = "tools"
+"""LiteLLM's feature with the prefix `/v1/tool`, which `/v1/tools` begins with."""
+
+Header = str | None
+
+
+async def authenticated(
+    request: Request,
+    authorization: Annotated[Header, Security(api_key_header)] = None,
+    azure: Annotated[Header, Security(azure_api_key_header)] = None,
+    anthropic: Annotated[Header, Security(anthropic_api_key_header)] = None,
+    google: Annotated[Header, Security(google_ai_studio_api_key_header)] = None,
+    azure_apim: Annotated[Header, Security(azure_apim_header)] = None,
+    litellm: Annotated[Header, Security(custom_litellm_key_header)] = None,
+) -> Principal:
+    """The dependency of every route of ours: who is asking, by the same headers as LiteLLM's routes.
+
+    LiteLLM's own `user_api_key_auth` refuses everyone but admins on routes that it does not know, so
+    this calls the part of it that only authenticates; the body is not read. The routes that a virtual
+    key is limited to are respected.
+
+    Raises:
+        Refusal: 401 or 503 with the reason, or 403 for a key that is limited to other routes.
+    """
+    auth = await user_api_key_auth_builder(
+        request=request,
+        api_key=authorization or "",
+        azure_api_key_header=azure,  # type: ignore[arg-type]  # upstream's annotation lacks the None it tests for
+        anthropic_api_key_header=anthropic,
+        google_ai_studio_api_key_header=google,
+        azure_apim_header=azure_apim,
+        request_data={},
+        custom_litellm_key_header=litellm,
+    )
+    try:
+        principal = principal_of(auth)
+        RouteChecks.should_call_route(route=get_request_route(request), valid_token=auth, request=request)
+    except BundleError as error:
+        raise Refusal(error, request_id_of(request)) from error
+    except HTTPException as error:
+        refused = Forbidden("This key may not be used on this route. Use another key, or ask who made it.")
+        raise Refusal(refused, request_id_of(request)) from error
+    return principal
+
+
+def mount(app: FastAPI, routers: Iterable[APIRouter]) -> None:
+    """Include the routers before LiteLLM's own routes, so that none of its patterns answers for them.
+
+    LiteLLM imports a rarely used feature at the first request whose path begins with `/v1/tool`,
+    which takes a second; with its slot after our routes, those do not wait for it.
+    """
+    before = len(app.router.routes)
+    for router in routers:
+        app.include_router(router)
+    reserve_lazy_slot(app, LAZY_FEATURE)
+    ours = app.router.routes[before:]
+    app.router.routes[:] = [*ours, *app.router.routes[:before]]
+    app.openapi_schema = None

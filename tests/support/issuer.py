@@ -1,0 +1,160 @@
+"""A small OpenID Connect issuer with real keys and real HTTP on loopback, its paths in Keycloak's shape.
+
+Discovery, certs, password grant, userinfo, introspection and key rotation.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs
+
+from joserfc import jwk, jws, jwt
+
+Claims = dict[str, Any]
+Key = jwk.RSAKey | jwk.ECKey
+
+USERS: dict[str, Claims] = {
+    "alice": {"groups": ["/finance"], "realm_access": {"roles": ["reader", "writer"]}},
+    "bob": {"groups": ["/hr"], "realm_access": {"roles": ["reader"]}},
+    "carol": {},
+}
+"""The password of each is the name and `-pw`."""
+
+
+class Issuer:
+    """A realm; `down = True` makes it answer 503."""
+
+    def __init__(self, realm: str = "rag") -> None:
+        self.down = False
+        self.requests: list[str] = []
+        self.keys: list[Key] = []
+        self.extra_certs: list[Claims] = []
+        self.rotate()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_port}/realms/{realm}"
+        self.path = f"/realms/{realm}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def rotate(self, kind: str = "RS256") -> None:
+        """A new key that signs from now on; the old ones stay published."""
+        parameters: jwk.KeyParameters = {"use": "sig", "alg": kind}
+        if kind.startswith("ES"):
+            self.keys.insert(0, jwk.ECKey.generate_key("P-256", parameters, auto_kid=True))
+        else:
+            self.keys.insert(0, jwk.RSAKey.generate_key(2048, parameters, auto_kid=True))
+
+    def claims(self, username: str = "alice", **changed: Any) -> Claims:
+        """An access token's claims as Keycloak writes them; a value of None leaves the claim out."""
+        now = int(time.time())
+        own = {
+            "exp": now + 60,
+            "iat": now,
+            "iss": self.url,
+            "aud": ["litellm", "account"],
+            "sub": f"id-of-{username}",
+            "typ": "Bearer",
+            "azp": "litellm",
+            "scope": "openid profile email",
+            "email": f"{username}@example.test",
+            "email_verified": True,
+            "preferred_username": username,
+            **USERS.get(username, {}),
+            **changed,
+        }
+        return {name: value for name, value in own.items() if value is not None}
+
+    def sign(
+        self, claims: Claims | bytes, header: Claims | None = None, key: Key | jwk.OctKey | None = None
+    ) -> str:
+        """Any token at all, by default signed with the newest key."""
+        used = key or self.keys[0]
+        fields = {"alg": used.get("alg") or "RS256", "typ": "JWT", "kid": self.keys[0].kid, **(header or {})}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        payload = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
+        signed = f"{b64(json.dumps(fields).encode())}.{b64(payload)}"
+        if fields["alg"] == "none":
+            return f"{signed}."
+        algorithm = jws.JWSRegistry.algorithms[fields["alg"]]
+        return f"{signed}.{b64(algorithm.sign(signed.encode(), used))}"
+
+    def token(self, username: str = "alice", **changed: Any) -> str:
+        return self.sign(self.claims(username, **changed))
+
+    def introspect(self, token: str) -> Claims:
+        try:
+            claims = jwt.decode(token, jwk.KeySet(list(self.keys)), algorithms=["RS256", "ES256"]).claims
+        except ValueError:
+            return {"active": False}
+        return {**claims, "active": claims["exp"] > time.time()}
+
+    def answer(self, path: str, form: dict[str, str], bearer: str) -> tuple[int, Claims]:
+        if self.down:
+            return 503, {"error": "unavailable"}
+        oidc = f"{self.url}/protocol/openid-connect"
+        match path.removeprefix(self.path):
+            case "/.well-known/openid-configuration":
+                names = {"token": "token", "userinfo": "userinfo", "introspection": "token/introspect"}
+                ends = {f"{name}_endpoint": f"{oidc}/{end}" for name, end in names.items()}
+                return 200, {"issuer": self.url, "jwks_uri": f"{oidc}/certs", **ends}
+            case "/protocol/openid-connect/certs":
+                return 200, {"keys": [*(key.as_dict(private=False) for key in self.keys), *self.extra_certs]}
+            case "/protocol/openid-connect/token":
+                name = form.get("username", "")
+                if name not in USERS or form.get("password") != f"{name}-pw":
+                    return 401, {"error": "invalid_grant", "error_description": "Invalid user credentials"}
+                return 200, {"access_token": self.token(name), "token_type": "Bearer", "expires_in": 60}
+            case "/protocol/openid-connect/userinfo":
+                found = self.introspect(bearer)
+                return (200, found) if found.pop("active") else (401, {"error": "invalid_token"})
+            case "/protocol/openid-connect/token/introspect":
+                return 200, self.introspect(form.get("token", ""))
+        return 404, {"error": "not found"}
+
+
+def b64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            issuer.requests.append(self.path)
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            form = {name: values[0] for name, values in parse_qs(content).items()}
+            bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            status, body = issuer.answer(self.path, form, bearer)
+            encoded = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(encoded)))
+            self.end_headers()
+            self.wfile.write(encoded)
+
+        do_POST = do_GET  # noqa: N815 - the library's name
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            return
+
+    return Handler
+
+
+@contextmanager
+def issuer(realm: str = "rag") -> Iterator[Issuer]:
+    running = Issuer(realm)
+    try:
+        yield running
+    finally:
+        running.close()

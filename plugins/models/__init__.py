@@ -1,1 +1,5 @@
-"""Built-in models, one module each, served by LiteLLM as `local/<name>`."""
+"""Built-in models, one file each, served through LiteLLM as `local/<file name>`."""
+
+from plugins.models._provider import register
+
+__all__ = ["register"]

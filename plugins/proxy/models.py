@@ -1,0 +1,55 @@
+"""The ports to models, by LiteLLM's router: routing, retries, limits and spend are its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from litellm.exceptions import BadRequestError, RateLimitError, Timeout
+from litellm.proxy import proxy_server
+
+from plugins.core.errors import DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
+from plugins.core.identity import Principal
+
+
+class RouterEmbed:
+    """`plugins.core.ports.Embed`, at the principal's expense.
+
+    Args:
+        timeout_s: Seconds for one call, the router's retries included.
+    """
+
+    def __init__(self, timeout_s: float = 60.0) -> None:
+        self._timeout_s = timeout_s
+
+    async def __call__(self, model: str, texts: Sequence[str], principal: Principal) -> list[list[float]]:
+        """One vector for each text, in their order.
+
+        Raises:
+            InvalidRequest: The model refused the texts, as too long say.
+            ModelUnavailable: It is not configured, or did not answer.
+            LimitReached, DeadlineExceeded: Try again later.
+        """
+        router = proxy_server.llm_router
+        if router is None or not router.get_model_list(model_name=model):
+            raise ModelUnavailable(
+                f"The embedding model `{model}` is not configured in this proxy. "
+                "Tell the operator: it belongs in the model_list."
+            )
+        metadata = {"user_api_key_user_id": principal.user_id, "user_api_key_user_email": principal.email}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response: Any = await router.aembedding(
+                    model=model, input=list(texts), user=principal.user_id, metadata=metadata
+                )
+        except (TimeoutError, Timeout) as error:
+            raise DeadlineExceeded(f"The embedding model `{model}` took too long to answer.") from error
+        except RateLimitError as error:
+            raise LimitReached(f"The rate limit of the embedding model `{model}` is reached.") from error
+        except BadRequestError as error:
+            raise InvalidRequest(f"The embedding model `{model}` refused the text; shorten it.") from error
+        except Exception as error:  # providers raise what they like; none of it is for the caller
+            raise ModelUnavailable(f"The embedding model `{model}` did not answer. Try again.") from error
+        ordered = sorted(response.data, key=lambda item: item["index"])
+        return [list(item["embedding"]) for item in ordered]

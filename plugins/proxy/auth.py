@@ -98,12 +98,11 @@ class Authenticate:
             except BundleError as error:
                 raise Refusal(error, request_id) from error
         except BundleError as error:
-            if isinstance(error.__cause__, Exception):
-                log.info("request %s refused: %s (%r)", request_id, error.message, error.__cause__)
+            log.info("request %s refused: %s", request_id, error.message)
             raise Refusal(error, request_id) from error
-        except Exception as error:  # who cannot be judged is not let in
+        except Exception:  # who cannot be judged is not let in
             log.exception("request %s: the sign-in could not be checked", request_id)
-            raise Refusal(IdentityUnavailable(), request_id) from error
+            raise Refusal(IdentityUnavailable(), request_id) from None
 
     async def principal(self, credential: Credential) -> Principal:
         """Who the credential stands for.

@@ -1,0 +1,129 @@
+"""The stock LiteLLM proxy as a process, for tests that go the whole way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MASTER_KEY = "sk-master-key-of-the-tests-0123456789"
+START_S = 120.0
+STOP_S = 20.0
+
+
+@dataclass(frozen=True)
+class Proxy:
+    url: str
+    log_file: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def proxy(
+    folder: Path,
+    litellm_config: Mapping[str, Any],
+    config: Mapping[str, Mapping[str, Any]] | Path,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Proxy]:
+    """Start `litellm` on a free port of loopback, wait until it is ready, and end it in any case.
+
+    ``folder`` takes the configuration, the data and the log. ``config`` is the configuration folder, or
+    what its files hold by their names without `.yaml`. Of this process's environment only what a program
+    needs to run is passed on.
+
+    Raises:
+        AssertionError: It ended or was not ready in time; with the end of its log.
+    """
+    path, log_file, port = write(folder, litellm_config, config), folder / "proxy.log", free_port()
+    binary = Path(sys.executable).parent / "litellm"
+    command = [str(binary), "--config", str(folder / "litellm_config.yaml"), "--host", "127.0.0.1"]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env=variables(folder, path) | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Proxy(f"http://127.0.0.1:{port}", log_file, process)
+    try:
+        wait_until_ready(running)
+        yield running
+    finally:
+        end(process)
+
+
+def write(
+    folder: Path, litellm_config: Mapping[str, Any], config: Mapping[str, Mapping[str, Any]] | Path
+) -> Path:
+    """Write the configuration; answers the folder of ours."""
+    (folder / "litellm_config.yaml").write_text(yaml.safe_dump(dict(litellm_config)), encoding="utf-8")
+    if isinstance(config, Path):
+        return config
+    path = folder / "config"
+    path.mkdir(exist_ok=True)
+    for name, content in config.items():
+        (path / f"{name}.yaml").write_text(yaml.safe_dump(dict(content)), encoding="utf-8")
+    return path
+
+
+def variables(folder: Path, config: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(folder),
+        "PYTHONPATH": str(ROOT),
+        "COLLECTIONS_CONFIG": str(config),
+        "DATA_DIR": str(folder / "data"),
+        "LITELLM_MASTER_KEY": MASTER_KEY,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until_ready(running: Proxy) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        status = running.process.poll()
+        assert status is None, f"the proxy ended with status {status}:\n{running.log[-4000:]}"
+        try:
+            if httpx.get(f"{running.url}/health/readiness", timeout=5, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"the proxy was not ready in {START_S:.0f} s:\n{running.log[-4000:]}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its group, politely first."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, kind)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            continue

@@ -23,8 +23,10 @@ MAX_INPUTS = 2048
 class LocalMiniLM(CustomLLM):
     """OpenAI's `/v1/embeddings`: https://platform.openai.com/docs/api-reference/embeddings
 
-    ``encoding_format`` is `float` or `base64` (little-endian float32); ``dimensions`` other than 384 is
-    refused. A text over the model's limit is a 400 with its length, never truncated.
+    ``encoding_format`` is `float` or `base64` (little-endian float32); ``dimensions`` is refused. LiteLLM
+    refuses both for every custom provider, so the model's YAML entry drops the first
+    (``additional_drop_params: [encoding_format]``) and it is read from the request. A text over the
+    model's limit is a 400 with its length, never truncated.
     """
 
     def __init__(self) -> None:
@@ -32,7 +34,7 @@ class LocalMiniLM(CustomLLM):
         self._model = MiniLM()
 
     async def aembedding(self, *args: Any, **kwargs: Any) -> EmbeddingResponse:
-        texts, encoding = read_request(kwargs["input"], kwargs["optional_params"])
+        texts, encoding = read_request(kwargs["input"], encoding_of(kwargs))
         try:
             vectors = await self._model.embed(texts)
             tokens = await asyncio.to_thread(self._model.count_tokens, texts)
@@ -42,7 +44,7 @@ class LocalMiniLM(CustomLLM):
 
     def embedding(self, *args: Any, **kwargs: Any) -> EmbeddingResponse:
         """The same for callers without an event loop; blocks."""
-        texts, encoding = read_request(kwargs["input"], kwargs["optional_params"])
+        texts, encoding = read_request(kwargs["input"], encoding_of(kwargs))
         try:
             vectors = self._model.embed_batch(texts)
             tokens = self._model.count_tokens(texts)
@@ -51,7 +53,13 @@ class LocalMiniLM(CustomLLM):
         return answer(kwargs["model_response"], vectors, encoding, sum(tokens))
 
 
-def read_request(given: Any, params: dict[str, Any]) -> tuple[list[str], str]:
+def encoding_of(kwargs: dict[str, Any]) -> Any:
+    """``encoding_format`` as the proxy's client sent it; `float` for callers inside the proxy."""
+    request = (kwargs.get("litellm_params") or {}).get("proxy_server_request") or {}
+    return (request.get("body") or {}).get("encoding_format") or "float"
+
+
+def read_request(given: Any, encoding: Any) -> tuple[list[str], str]:
     """The texts and the encoding.
 
     Raises:
@@ -64,9 +72,6 @@ def read_request(given: Any, params: dict[str, Any]) -> tuple[list[str], str]:
         raise bad_request(
             f"`input` has {len(texts)} texts; at most {MAX_INPUTS} are accepted. Send several requests."
         )
-    if params.get("dimensions") not in (None, MiniLM.dimension):
-        raise bad_request(f"`dimensions` cannot be chosen: this model has {MiniLM.dimension}.")
-    encoding = params.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise bad_request("`encoding_format` must be `float` or `base64`.")
     return texts, encoding

@@ -17,7 +17,7 @@ from litellm.caching.dual_cache import DualCache
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy import proxy_server
 from litellm.proxy._types import UserAPIKeyAuth
-from litellm.types.utils import LLMResponseTypes, ModelResponse, ModelResponseStream
+from litellm.types.utils import LLMResponseTypes, ModelResponse
 
 from crawler.errors import CrawlError
 from plugins.core.config import ChatConfig, Profile
@@ -77,7 +77,7 @@ class ChatHooks(CustomLogger):
         """Offer our tools where they are asked for.
 
         Raises:
-            Refusal: What was asked for is not valid, or not allowed.
+            ChatRefusal: What was asked for is not valid, or not allowed.
         """
         if call_type != "acompletion":
             return None
@@ -91,7 +91,7 @@ class ChatHooks(CustomLogger):
                 return data
             turn = await self._turn(principal_of(user_api_key_dict), asked, data)
         except (BundleError, CrawlError) as error:
-            raise refusal(error, str(data.get("litellm_call_id", ""))) from error
+            raise ChatRefusal(error, str(data.get("litellm_call_id", ""))) from error
         if turn is not None:
             self._turns[data["litellm_logging_obj"]] = turn
         return data
@@ -105,14 +105,14 @@ class ChatHooks(CustomLogger):
             async for chunk in response:
                 yield chunk
             return
-        events = self._loop(turn, request_data, response).run(response)
+        chunks = self._loop(turn, request_data, response).run(response)
         try:
-            async for event in events:
-                yield event
+            async for chunk in chunks:
+                yield chunk
         except (BundleError, CrawlError) as error:
-            raise refusal(error, turn.call.request_id) from error
+            raise ChatRefusal(error, turn.call.request_id) from error
         finally:
-            await events.aclose()  # type: ignore[attr-defined]
+            await chunks.aclose()
 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: LLMResponseTypes
@@ -130,17 +130,14 @@ class ChatHooks(CustomLogger):
         )
 
     async def _collect(self, turn: Turn, data: dict[str, Any], first: ModelResponse) -> ModelResponse:
-        chunks = []
         try:
-            async for event in self._loop(turn, data, first).run(as_stream(first)):
-                if isinstance(event, ModelResponseStream):
-                    chunks.append(event)
+            chunks = [chunk async for chunk in self._loop(turn, data, first).run(as_stream(first))]
         except (BundleError, CrawlError) as error:
-            raise refusal(error, turn.call.request_id) from error
+            raise ChatRefusal(error, turn.call.request_id) from error
         answer = collected(chunks)
         answer.usage = chunks[-1].usage  # type: ignore[attr-defined]
-        answer._hidden_params = chunks[-1]._hidden_params
-        answer.model = fallback_of(answer) or answer.model
+        answer._hidden_params = first._hidden_params
+        answer.model = fallback_of(first) or answer.model
         return answer
 
     async def _turn(self, principal: Principal, asked: Asked, data: dict[str, Any]) -> Turn | None:
@@ -200,8 +197,12 @@ class ChatHooks(CustomLogger):
             litellm.callbacks.insert(0, self)
 
 
-def refusal(error: BundleError | CrawlError, request_id: str) -> Refusal:
-    return Refusal(cast("BundleError", error), request_id)  # the table of errors knows both families
+class ChatRefusal(Refusal):
+    """A refusal that LiteLLM may also have to put into a stream."""
+
+    def __init__(self, error: BundleError | CrawlError, request_id: str) -> None:
+        super().__init__(cast("BundleError", error), request_id)  # the table of errors knows both families
+        self.status_code = int(self.code)
 
 
 def rag_of(model: Any) -> bool | str | None:

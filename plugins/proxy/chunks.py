@@ -148,6 +148,19 @@ def make_chunk(
     return chunk
 
 
+def make_event(
+    chunk_id: str, created: int, content: dict[str, Any], *, model: str | None = None
+) -> ModelResponseStream:
+    """An event for Open WebUI's interface: a chunk without choices.
+
+    LiteLLM drops chunks that carry nothing that it knows, unless they have provider fields; and raw bytes
+    of ours would break the guardrails that read the stream.
+    """
+    return ModelResponseStream(
+        id=chunk_id, created=created, model=model, choices=[], provider_specific_fields={}, event=content
+    )
+
+
 def collected(chunks: list[ModelResponseStream]) -> ModelResponse:
     """The plain answer that the chunks are."""
     response = stream_chunk_builder(list(chunks) or [make_chunk("", 0, {"content": ""})])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -106,7 +105,7 @@ class Citations:
         url = f"{self._base_url}/v1/collections/{collection}/documents/{document}/content"
         return url if passage.page_first is None else f"{url}#page={passage.page_first}"
 
-    def source_event(self, number: int) -> bytes:
+    def source_event(self, number: int) -> dict[str, Any]:
         """A passage as Open WebUI's `source` event.
 
         Its id is not an address: Open WebUI would show the address and ask a public service for its icon.
@@ -123,7 +122,7 @@ class Citations:
             "metadata": [metadata],
             "distances": [passage.score],
         }
-        return event("source", data)
+        return {"type": "source", "data": data}
 
 
 class Renumber:
@@ -162,11 +161,6 @@ class Renumber:
         return "".join(f"[{self.order.index(n) + 1 if n in self.order else n}]" for n in numbers)
 
 
-def event(kind: str, data: dict[str, Any]) -> bytes:
-    """Open WebUI's event as a line of the stream."""
-    return b"data: " + json.dumps({"event": {"type": kind, "data": data}}).encode() + b"\n\n"
-
-
-def status(description: str, *, done: bool) -> bytes:
+def status_event(description: str, *, done: bool) -> dict[str, Any]:
     """A line above the answer in Open WebUI."""
-    return event("status", {"description": description, "done": done})
+    return {"type": "status", "data": {"description": description, "done": done}}

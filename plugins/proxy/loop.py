@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -36,8 +36,8 @@ from plugins.core.errors import (
 from plugins.core.passages import render
 from plugins.core.ports import Call, ToolResult
 from plugins.core.toolbox import Toolbox
-from plugins.proxy.chunks import Round, close, make_chunk, total
-from plugins.proxy.citations import Citations, Renumber, status
+from plugins.proxy.chunks import Round, close, make_chunk, make_event, total
+from plugins.proxy.citations import Citations, Renumber, status_event
 
 Chunks = AsyncIterator[ModelResponseStream]
 Ask = Callable[[list[dict[str, Any]], bool], Awaitable[Chunks]]
@@ -96,8 +96,8 @@ class Loop:
         self._begun = False
         self._new_round = False
 
-    async def run(self, first: Chunks) -> AsyncIterator[ModelResponseStream | bytes]:
-        """The client's stream: chunks, and bytes for Open WebUI's events.
+    async def run(self, first: Chunks) -> AsyncGenerator[ModelResponseStream, None]:
+        """The client's stream.
 
         Raises:
             BundleError: A later round's model, or the deadline. What the first round's stream raises is
@@ -228,19 +228,24 @@ class Loop:
         chunk._hidden_params = self._hidden
         return chunk
 
-    def _announce(self, current: Round, *, done: bool) -> list[bytes]:
+    def _event(self, content: dict[str, Any]) -> ModelResponseStream:
+        return make_event(self._id, self._created, content, model=self._model)
+
+    def _announce(self, current: Round, *, done: bool) -> list[ModelResponseStream]:
         if not self._turn.events:
             return []
         names = ", ".join(f"`{name}`" for name in current.names)
-        return [status(f"Ran {names}" if done else f"Running {names}", done=done)]
+        return [self._event(status_event(f"{'Ran' if done else 'Running'} {names}", done=done))]
 
-    def _ending(self, last: Round) -> list[ModelResponseStream | bytes]:
+    def _ending(self, last: Round) -> list[ModelResponseStream]:
         """Citations, the finish chunk and the usage."""
-        chunks: list[ModelResponseStream | bytes] = []
+        chunks: list[ModelResponseStream] = []
         if self._renumber is not None:
             if rest := self._renumber.rest():
                 chunks.append(self._chunk({"content": rest}))
-            chunks += [self._turn.citations.source_event(number) for number in self._renumber.order]
+            chunks += [
+                self._event(self._turn.citations.source_event(number)) for number in self._renumber.order
+            ]
         else:
             text = "".join(self._text)
             if annotations := self._turn.citations.annotations(text):

@@ -32,7 +32,7 @@ class RouterEmbed:
             LimitReached, DeadlineExceeded: Try again later.
         """
         router = proxy_server.llm_router
-        if router is None or not router.get_model_list(model_name=model):
+        if router is None or not has_model(model):
             raise ModelUnavailable(
                 f"The embedding model `{model}` is not configured in this proxy. "
                 "Tell the operator: it belongs in the model_list."
@@ -53,3 +53,9 @@ class RouterEmbed:
             raise ModelUnavailable(f"The embedding model `{model}` did not answer. Try again.") from error
         ordered = sorted(response.data, key=lambda item: item["index"])
         return [list(item["embedding"]) for item in ordered]
+
+
+def has_model(name: str) -> bool:
+    """Whether the proxy has a model of this name."""
+    router = proxy_server.llm_router
+    return router is not None and bool(router.get_model_list(model_name=name))

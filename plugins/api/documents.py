@@ -10,8 +10,8 @@ from fastapi.responses import FileResponse
 
 from plugins.api.collections import After, CollectionRef, Limit
 from plugins.api.content import headers_of
-from plugins.api.route import Route, errors, example
 from plugins.api.multipart import CheckFormat
+from plugins.api.route import Route, errors, example
 from plugins.api.uploads import receive
 from plugins.collections.documents import DocumentService
 from plugins.core.config import LimitsConfig

@@ -99,6 +99,7 @@ class FormReader:
         self._limits = limits
         self._headers: dict[bytes, bytes] = {}
         self._name, self._value = b"", b""
+        self._complete = False
         self._file: SpooledFile | None = None
         self._field = ""
         self._text = bytearray()
@@ -115,6 +116,7 @@ class FormReader:
                 "on_headers_finished": self._headers_finished,
                 "on_part_data": self._data,
                 "on_part_end": self._end,
+                "on_end": self._ended,
             },
         )
 
@@ -138,12 +140,13 @@ class FormReader:
         Raises:
             InvalidRequest: It ends before its end.
         """
-        try:
-            self._parser.finalize()
-        except FormParserError as error:
-            raise InvalidRequest("The multipart form is cut off.") from error
+        if not self._complete:  # the parser's own finalize() takes a form that is cut off
+            raise InvalidRequest("The multipart form is cut off.")
         await self._flush()
         return self.form
+
+    def _ended(self) -> None:
+        self._complete = True
 
     async def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0

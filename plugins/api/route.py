@@ -64,10 +64,12 @@ _DESCRIPTIONS = {
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of a route for its OpenAPI description: 400, 401, 503 and ``statuses``."""
-    return {
+    described: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
         for status in sorted({400, 401, 503, *statuses})
     }
+    # With a default, FastAPI does not add its 422, which these routes never answer.
+    return {**described, "default": {"model": ErrorBody, "description": "Any other error"}}
 
 
 def example(value: Any) -> dict[str, Any]:
@@ -195,7 +197,7 @@ def _invalid(error: RequestValidationError) -> InvalidRequest:
         return InvalidRequest("Send a JSON object as the body, with `Content-Type: application/json`.")
     where = first["loc"][0]
     there = [{**mistake, "loc": mistake["loc"][1:]} for mistake in mistakes if mistake["loc"][0] == where]
-    return invalid(there, error.body if where == "body" else {})
+    return invalid(there, error.body if where == "body" else {mistake["loc"][0]: None for mistake in there})
 
 
 def _http_error(error: StarletteHTTPException) -> JSONResponse:

@@ -19,7 +19,7 @@ def invalid(mistakes: Sequence[Any], given: Any, prefix: str = "") -> InvalidReq
         given: What was validated.
         prefix: Put before the field's path, ``arguments`` say.
     """
-    paths = [_path(mistake["loc"], given) for mistake in mistakes]
+    paths = [_path(mistake["loc"], given, mistake["type"] == "missing") for mistake in mistakes]
     deepest = max(range(len(paths)), key=lambda i: len(paths[i]))
     path = ".".join(part for part in (prefix, *paths[deepest]) if part)
     message = str(mistakes[deepest]["msg"])
@@ -29,15 +29,14 @@ def invalid(mistakes: Sequence[Any], given: Any, prefix: str = "") -> InvalidReq
     return InvalidRequest(f"{path}: {sentence}" if path else sentence, param=path or None)
 
 
-def _path(location: Sequence[str | int], given: Any) -> list[str]:
+def _path(location: Sequence[str | int], given: Any, missing: bool) -> list[str]:
     """The parts of ``location`` that are in what was given: Pydantic also names members of unions."""
     parts: list[str] = []
     here = given
-    for index, part in enumerate(location):
-        known = isinstance(here, dict) and part in here
-        if known or (isinstance(here, list) and isinstance(part, int) and part < len(here)):
+    for part in location:
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        ):
             here = here[part]
-        elif not isinstance(here, dict) or index < len(location) - 1:
-            continue
-        parts.append(str(part))
-    return parts
+            parts.append(str(part))
+    return [*parts, str(location[-1])] if missing else parts

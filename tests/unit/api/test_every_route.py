@@ -1,0 +1,146 @@
+"""What holds for every route of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi.dependencies.models import Dependant
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from plugins.api.route import Route
+from tests.support.api_server import Server, authenticated, is_admin
+
+
+def routes(server: Server) -> list[APIRoute]:
+    found = [route for router in server.routers for route in router.routes]
+    return [route for route in found if isinstance(route, APIRoute)]
+
+
+def calls(dependant: Dependant) -> Iterator[Any]:
+    yield dependant.call
+    for part in dependant.dependencies:
+        yield from calls(part)
+
+
+async def test_every_route_but_health_requires_a_signed_in_caller(server: Server) -> None:
+    for route in routes(server):
+        wanted = is_admin if route.path == "/health/collections" else authenticated
+        assert wanted in set(calls(route.dependant)), f"{route.path} is open"
+
+
+async def test_every_route_answers_nobody_with_401_in_the_error_form(server: Server) -> None:
+    nobody = server.client(None)
+    for route in routes(server):
+        if route.path == "/health/collections":
+            continue
+        for method in route.methods or ():
+            answer = await nobody.request(method, route.path.replace("{", "").replace("}", ""))
+            assert answer.status_code == 401, f"{method} {route.path}"
+            assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+            assert answer.headers["www-authenticate"].startswith("Bearer ")
+
+
+async def test_every_route_explains_errors_in_our_form(server: Server) -> None:
+    assert all(isinstance(route, Route) for route in routes(server))
+
+
+async def test_the_routes_are_those_of_the_contract(server: Server) -> None:
+    one = "/v1/collections/{collection}"
+    assert {f"{m} {route.path}" for route in routes(server) for m in route.methods or ()} == {
+        "GET /v1/collections",
+        "POST /v1/collections/new",
+        f"GET {one}",
+        f"PATCH {one}",
+        f"DELETE {one}",
+        f"POST {one}/add",
+        f"POST {one}/search",
+        f"GET {one}/documents",
+        f"GET {one}/documents/{{document}}",
+        f"PATCH {one}/documents/{{document}}",
+        f"DELETE {one}/documents/{{document}}",
+        f"GET {one}/documents/{{document}}/content",
+        "GET /v1/jobs/{job}",
+        "GET /v1/tools",
+        "POST /v1/tools",
+        "GET /health/collections",
+    }
+
+
+async def test_the_openapi_page_describes_every_route(server: Server) -> None:
+    document = server.app.openapi()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            assert operation["summary"], where
+            assert operation["description"], where
+            assert len(operation["tags"]) == 1, where
+            body = operation.get("requestBody", {}).get("content", {})
+            if "application/json" in body:
+                assert {"example", "examples"} & set(body["application/json"]), where
+                assert body["application/json"]["schema"], where
+            if path != "/health/collections":
+                assert {"400", "401", "503"} <= set(operation["responses"]), where
+                assert "422" not in operation["responses"], where
+    schemas = set(document["components"]["schemas"])
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+class ProxyLikeException(Exception):
+    """As LiteLLM's: the app has a handler for it."""
+
+
+async def test_an_error_that_the_app_has_a_handler_for_goes_to_it(server: Server) -> None:
+    async def handler(request: Any, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": {"message": "key is over budget"}}, 429)
+
+    server.app.add_exception_handler(ProxyLikeException, handler)
+    server.search.error = ProxyLikeException()
+    answer = await server.as_alice.post("/v1/collections/a/search", json={"query": "a"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (429, "key is over budget")
+
+
+@pytest.mark.parametrize(
+    ("detail", "message"),
+    [
+        ("No such key", "No such key"),
+        ({"error": "No such key"}, "No such key"),
+        ({"error": {"message": "No such key"}}, "No such key"),
+        (["?"], "The request was refused."),
+    ],
+)
+async def test_an_http_exception_is_told_in_our_form(detail: Any, message: str) -> None:
+    routes = APIRouter(route_class=Route)
+
+    @routes.get("/refused")
+    async def refused() -> None:
+        raise HTTPException(403, detail, headers={"x-reason": "key"})
+
+    app = FastAPI()
+    app.include_router(routes)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/refused")
+    assert answer.status_code == 403
+    assert answer.headers["x-reason"] == "key"
+    assert answer.json()["error"] == {
+        "message": message,
+        "type": "permission_error",
+        "param": None,
+        "code": "403",
+    }

@@ -1,0 +1,133 @@
+"""`POST /v1/collections/{id}/search` and `GET /health/collections`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crawler.contracts import Comparison
+from crawler.errors import CrawlError, StoreUnavailable
+from plugins.core.errors import InvalidRequest
+from plugins.core.ports import HealthReport
+from tests.support.api_server import Server
+from tests.support.services import a_passage
+
+
+async def test_a_search_answers_in_the_shape_of_openai(server: Server) -> None:
+    server.search.passages = [a_passage("30 days of leave")]
+    answer = await server.as_alice.post(
+        "/v1/collections/handbook/search",
+        json={
+            "query": "leave",
+            "filters": {"type": "eq", "key": "page", "value": 3},
+            "max_num_results": 5,
+            "ranking_options": {"ranker": "rrf", "score_threshold": 0.1},
+        },
+    )
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "object": "vector_store.search_results.page",
+        "search_query": ["leave"],
+        "data": [
+            {
+                "file_id": "d1",
+                "filename": "handbook.pdf",
+                "score": 0.5,
+                "attributes": {
+                    "department": "people",
+                    "title": "Handbook",
+                    "headings": "Leave",
+                    "page": 3,
+                    "page_last": 3,
+                    "collection_id": "vs_h",
+                },
+                "content": [{"type": "text", "text": "30 days of leave"}],
+            }
+        ],
+        "has_more": False,
+        "next_page": None,
+    }
+    assert server.search.collections == ["handbook"]
+    assert server.search.request.filters == Comparison(type="eq", key="page", value=3)
+    assert server.search.request.max_num_results == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": "a", "max_num_results": 0}, "max_num_results"),
+        ({"query": "a", "max_num_results": 51}, "max_num_results"),
+        ({"query": "a", "filters": {"type": "eq", "key": "a"}}, "filters.value"),
+        ({"query": "a", "filters": {"type": "like", "key": "a", "value": 1}}, "filters.type"),
+        (
+            {"query": "a", "filters": {"type": "and", "filters": [{"type": "eq", "key": "", "value": 1}]}},
+            "filters.filters.0.key",
+        ),
+        ({"query": "a", "filters": "page=3"}, "filters"),
+        ({"query": "a", "ranking_options": {"ranker": "magic"}}, "ranking_options.ranker"),
+    ],
+)
+async def test_a_wrong_search_is_400_and_the_field_is_named(
+    server: Server, body: dict[str, Any], param: str
+) -> None:
+    answer = await server.as_alice.post("/v1/collections/handbook/search", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert server.search.searches == 0
+
+
+async def test_a_field_that_the_store_does_not_know_is_400(server: Server) -> None:
+    server.search.error = InvalidRequest("`colour` is not a field", param="colour")
+    answer = await server.as_alice.post("/v1/collections/handbook/search", json={"query": "a"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "colour")
+
+
+async def test_a_store_that_is_away_is_503_with_a_time_to_try_again(server: Server) -> None:
+    server.search.error = StoreUnavailable()
+    answer = await server.as_alice.post("/v1/collections/handbook/search", json={"query": "a"})
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json()["error"]["code"] == "store_unavailable"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret at /srv/x"), CrawlError("a reason")])
+async def test_only_errors_of_ours_show_their_text(
+    server: Server, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.search.error = error
+    answer = await server.as_alice.post(
+        "/v1/collections/handbook/search", json={"query": "a"}, headers={"x-request-id": "r-17"}
+    )
+    shown = answer.json()["error"]["message"]
+    assert answer.headers["x-request-id"] == "r-17"
+    if isinstance(error, CrawlError):
+        assert (answer.status_code, shown) == (400, "a reason")
+    else:
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert "request_id=r-17" in caplog.text
+
+
+async def test_a_request_id_that_is_no_plain_word_is_replaced(server: Server) -> None:
+    answer = await server.as_alice.get("/v1/collections", headers={"x-request-id": "a b\tc"})
+    assert answer.headers["x-request-id"] not in ("", "a b\tc")
+
+
+async def test_health_shows_words_to_anyone_and_details_to_admins(server: Server) -> None:
+    words = {"status": "ok", "store": "ok", "worker": "ok", "identity": "ok"}
+    anyone = await server.client(None).get("/health/collections")
+    assert (anyone.status_code, anyone.json()) == (200, words)
+    assert (await server.as_alice.get("/health/collections")).json() == words
+    admin = await server.client("root").get("/health/collections")
+    assert admin.json() == {**words, "details": {"store": {"version": "3.2.1"}}}
+
+
+async def test_health_is_as_bad_as_its_worst_part(server: Server) -> None:
+    server.health.report = HealthReport(store="ok", worker="degraded", identity="ok", details={})
+    degraded = await server.client(None).get("/health/collections")
+    assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
+    server.health.report = HealthReport(store="unavailable", worker="degraded", identity="ok", details={})
+    unavailable = await server.client(None).get("/health/collections")
+    assert (unavailable.status_code, unavailable.json()["status"]) == (503, "unavailable")

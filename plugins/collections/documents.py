@@ -118,7 +118,7 @@ class DocumentService:
         path = new.upload.path
         if new.upload.markdown is not None:
             path = self.spool_dir / new.revision
-            await asyncio.to_thread(path.write_text, new.upload.markdown, "utf-8")
+            await asyncio.to_thread(path.write_bytes, new.upload.markdown.encode())
         if path is not None:
             await self._originals.put(collection_id, new.document_id, new.revision, path)
 

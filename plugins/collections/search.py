@@ -1,4 +1,4 @@
-"""Search over collections, and reading: only what the caller may read, checked in the store and again here."""
+"""Search and reading: only what the caller may read, checked in the store and once more here."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ class Searcher:
         self._embed = embed
         self._config = config
         self._has_model = has_model
-        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def search(
         self, principal: Principal, collections: Sequence[str] | None, request: SearchRequest
@@ -89,7 +88,8 @@ class Searcher:
         targets = [
             _Target(record, admitted[record.id], self._query(record, request, vectors)) for record in found
         ]
-        tasks = [asyncio.create_task(self._one(principal, target, request)) for target in targets]
+        slots = asyncio.Semaphore(AT_ONCE)
+        tasks = [asyncio.create_task(self._one(principal, target, request, slots)) for target in targets]
         try:
             results = await asyncio.gather(*tasks)
         finally:
@@ -143,6 +143,18 @@ class Searcher:
             record.store_name, row.id, row.live_revision or "", admitted[record.id], pages=pages
         )
         return await self._dress(principal, record, hits)
+
+    async def queryable(
+        self, principal: Principal, named: Sequence[str] | None = None
+    ) -> list[tuple[str, str]]:
+        """Id and name of each collection that the principal may query; of the named ones, all.
+
+        Raises:
+            UnknownCollection, Forbidden: A named collection is hidden, or may not be queried.
+        """
+        async with self._database.read() as connection:
+            records = await self._queryable(connection, principal, named)
+        return [(record.id, record.name or record.id) for record in records]
 
     async def _queryable(
         self, connection: AsyncConnection, principal: Principal, named: Sequence[str] | None
@@ -205,14 +217,16 @@ class Searcher:
             fresh=now() - record.written_at < FRESH_S,
         )
 
-    async def _one(self, principal: Principal, target: _Target, request: SearchRequest) -> list[Passage]:
+    async def _one(
+        self, principal: Principal, target: _Target, request: SearchRequest, slots: asyncio.Semaphore
+    ) -> list[Passage]:
         """The best passages of one collection; asks again for more while too many hits were dropped."""
         wanted = request.max_num_results
         limit = min(wanted + 10, STORE_LIMIT)
         record = target.collection
         while True:
             query = target.query.model_copy(update={"limit": limit})
-            async with self._slots:
+            async with slots:
                 hits = await self._store.search(record.store_name, query, target.audience)
             passages = await self._dress(principal, record, hits)
             if len(passages) >= wanted or len(hits) < limit or limit == STORE_LIMIT:
@@ -222,7 +236,7 @@ class Searcher:
     async def _dress(
         self, principal: Principal, record: CollectionRecord, hits: Sequence[Hit]
     ) -> list[Passage]:
-        """Hits with their rows. A row that is gone, of another revision or not for the caller drops its hit."""
+        """Hits with their rows. A row that is gone, of another revision or not for them drops its hit."""
         if not hits:
             return []
         table = tables.documents

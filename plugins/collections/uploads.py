@@ -84,6 +84,11 @@ class Prepared:
     pipeline: str
 
     @property
+    def size(self) -> int:
+        """In bytes; 0 for an address that is not fetched yet."""
+        return 0 if self.kind == "url" else self.upload.size
+
+    @property
     def acl_key(self) -> str:
         return audience_key(self.acl)
 
@@ -109,6 +114,8 @@ def prepare(upload: Upload, rights: Rights, pipeline: Mapping[str, Any]) -> Prep
     given = [kind for kind, value in kinds.items() if value is not None]
     if len(given) != 1:
         raise InvalidRequest("A document is given by one of a file, `markdown`, `text` and `url`.")
+    if upload.markdown is not None and _has_surrogates(upload.markdown):
+        raise InvalidRequest("`markdown` is not Unicode text.", param="markdown")
     check_attributes(upload.metadata)
     return Prepared(
         upload=upload,
@@ -118,6 +125,10 @@ def prepare(upload: Upload, rights: Rights, pipeline: Mapping[str, Any]) -> Prep
         acl=canonical_acl(upload.acl, rights),
         pipeline=digest(pipeline),
     )
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def canonical_acl(acl: list[str] | None, rights: Rights) -> list[str] | None:
@@ -193,7 +204,7 @@ async def place(
         filename=upload.filename,
         media_type=upload.media_type,
         url=upload.url,
-        size=upload.size,
+        size=new.size,
         sha256=upload.sha256,
         attributes=dict(upload.metadata),
         acl=new.acl,
@@ -310,7 +321,7 @@ async def _insert(
         filename=upload.filename,
         media_type=upload.media_type,
         url=upload.url,
-        size=upload.size,
+        size=new.size,
         sha256=upload.sha256,
         attributes=dict(upload.metadata),
         acl=new.acl,

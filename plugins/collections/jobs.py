@@ -1,0 +1,278 @@
+"""The queue of jobs, which is the table of documents: take one, say that one lives, end it.
+
+A job is leased to whoever took it. Every change names the lease, so that a worker that lost its lease, or
+whose document was replaced or deleted meanwhile, changes nothing and is told (:class:`LeaseLost`).
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select, update
+
+from plugins.collections import tables
+from plugins.collections.database import Database
+from plugins.collections.records import (
+    DOCUMENT_COLUMNS,
+    CollectionRecord,
+    DocumentRecord,
+    collection_record,
+    document_record,
+    now,
+)
+
+MAX_BACKOFF_S = 300.0
+CREATING_S = 600.0
+"""A collection that is not ready after so long is that of a request that died."""
+FORGET_WORKER_S = 3600.0
+
+Action = Literal["crawl", "clean", "delete"]
+
+
+class LeaseLost(Exception):
+    """Somebody else has the job now, or the document was replaced or deleted."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A document that needs work, leased to the holder of ``token``."""
+
+    document: DocumentRecord
+    collection: CollectionRecord
+    token: str
+
+    @property
+    def action(self) -> Action:
+        """Delete it; or ingest its revision; or only remove what other revisions left in the store."""
+        if self.document.deleting:
+            return "delete"
+        return "crawl" if self.document.status == "in_progress" else "clean"
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Jobs of all collections, each to one worker at a time."""
+
+    database: Database
+    lease_s: float
+    max_attempts: int
+    backoff_s: float = 2.0
+    """After the first failed attempt; each further one waits five times as long, at most 300 s."""
+
+    async def take(self) -> Job | None:
+        """Lease the job that waits longest; None when there is nothing to do now."""
+        documents, collections = tables.documents, tables.collections
+        moment = now()
+        waiting = (
+            select(documents.c.collection_id, documents.c.id)
+            .join(collections, collections.c.id == documents.c.collection_id)
+            .where(documents.c.pending.is_(True), documents.c.not_before <= moment)
+            .where(documents.c.lease_until < moment, collections.c.state == "ready")
+            .order_by(documents.c.not_before, documents.c.created_at)
+            .limit(1)
+        )
+        async with self.database.read() as connection:  # idle workers must not lock anybody out
+            if (await connection.execute(waiting)).one_or_none() is None:
+                return None
+        token = uuid.uuid4().hex
+        async with self.database.write() as connection:
+            free = waiting.with_for_update(skip_locked=True, of=documents)
+            key = (await connection.execute(free)).one_or_none()
+            if key is None:
+                return None
+            taken = await connection.execute(
+                update(documents)
+                .where(documents.c.collection_id == key.collection_id, documents.c.id == key.id)
+                .values(worker=token, lease_until=moment + self.lease_s, attempts=documents.c.attempts + 1)
+                .returning(*DOCUMENT_COLUMNS)
+            )
+            document = document_record(taken.one())
+            its = select(collections).where(collections.c.id == document.collection_id)
+            collection = collection_record((await connection.execute(its)).one(), {})
+        return Job(document, collection, token)
+
+    async def extend(self, job: Job) -> None:
+        """Say that the job's worker lives. Raises LeaseLost."""
+        await self._change(job, lease_until=now() + self.lease_s)
+
+    async def progress(self, job: Job, stage: str, done: int, total: int | None) -> None:
+        """Raises LeaseLost."""
+        await self._change(job, stage=stage, done=done, total=total, lease_until=now() + self.lease_s)
+
+    async def fetched(self, job: Job, filename: str, media_type: str | None, size: int, sha256: str) -> None:
+        """The document behind an address is here. Raises LeaseLost."""
+        await self._change(job, filename=filename, media_type=media_type, size=size, sha256=sha256)
+
+    async def complete(self, job: Job, *, chunks: int, pages: int | None, title: str | None) -> None:
+        """The job's revision is the one that searches find from now on. Raises LeaseLost."""
+        collections = tables.collections
+        stale = job.document.stale
+        async with self.database.write() as connection:
+            result = await connection.execute(
+                self._update(job).values(
+                    live_revision=job.document.revision,
+                    status="completed",
+                    stage="done",
+                    done=chunks,
+                    total=chunks,
+                    chunks=chunks,
+                    pages=pages,
+                    title=title,
+                    error_code=None,
+                    error_message=None,
+                    pending=stale,
+                    attempts=0,
+                    **_FREE,
+                )
+            )
+            if result.rowcount != 1:
+                raise LeaseLost
+            await connection.execute(
+                update(collections).where(collections.c.id == job.collection.id).values(written_at=now())
+            )
+
+    async def fail(self, job: Job, code: str, message: str) -> None:
+        """The revision cannot be ingested; what it left in the store is cleaned up. Raises LeaseLost."""
+        await self._change(
+            job,
+            status="failed",
+            error_code=code,
+            error_message=message,
+            stale=True,
+            pending=True,
+            attempts=0,
+            **_FREE,
+        )
+
+    async def retry(self, job: Job, code: str, message: str) -> None:
+        """Try again later; ``last_error`` says why meanwhile. Raises LeaseLost."""
+        exponent = min(job.document.attempts - 1, 10)
+        pause = min(self.backoff_s * 5**exponent, MAX_BACKOFF_S) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        told = {"error_code": code, "error_message": message} if job.action == "crawl" else {}
+        await self._change(job, not_before=now() + pause, **told, **_FREE)
+
+    async def cleaned(self, job: Job) -> None:
+        """The store holds nothing of other revisions any more. Raises LeaseLost."""
+        await self._change(job, stale=False, pending=False, attempts=0, **_FREE)
+
+    async def deleted(self, job: Job) -> None:
+        """Nothing of the document is left but its row, which goes now. Raises LeaseLost."""
+        async with self.database.write() as connection:
+            result = await connection.execute(delete(tables.documents).where(_held(job)))
+        if result.rowcount != 1:
+            raise LeaseLost
+
+    async def release(self, job: Job) -> None:
+        """Give the job back untried: to another worker, or to be looked at anew after a LeaseLost."""
+        table = tables.documents
+        mine = and_(
+            table.c.collection_id == job.document.collection_id,
+            table.c.id == job.document.id,
+            table.c.worker == job.token,
+        )
+        same = and_(mine, table.c.revision == job.document.revision, table.c.attempts > 0)
+        async with self.database.write() as connection:
+            untried = update(table).where(same).values(attempts=table.c.attempts - 1)
+            await connection.execute(untried)
+            await connection.execute(update(table).where(mine).values(**_FREE))
+
+    async def gone(self, job: Job) -> bool:
+        """Whether the document's row is not there any more."""
+        table = tables.documents
+        query = select(table.c.id).where(
+            table.c.collection_id == job.document.collection_id, table.c.id == job.document.id
+        )
+        async with self.database.read() as connection:
+            return (await connection.execute(query)).one_or_none() is None
+
+    async def take_over(self) -> None:
+        """Free all leases: only for the one worker of a data directory, whose predecessors are dead."""
+        async with self.database.write() as connection:
+            table = tables.documents
+            await connection.execute(update(table).where(table.c.worker.is_not(None)).values(**_FREE))
+
+    async def revisions(self, collection_id: str, document_id: str) -> set[str]:
+        """The revisions whose originals are needed; empty when there is no such document."""
+        table = tables.documents
+        query = select(table.c.revision, table.c.live_revision).where(
+            table.c.collection_id == collection_id, table.c.id == document_id
+        )
+        async with self.database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return {revision for revision in row or () if revision}
+
+    async def dropped(self) -> Sequence[CollectionRecord]:
+        """Collections to be cleared away, on none of whose documents anybody works."""
+        collections, documents = tables.collections, tables.documents
+        moment = now()
+        busy = (
+            select(documents.c.id)
+            .where(documents.c.collection_id == collections.c.id, documents.c.lease_until >= moment)
+            .exists()
+        )
+        died = and_(collections.c.state == "creating", collections.c.created_at < moment - CREATING_S)
+        query = select(collections).where(or_(collections.c.state == "deleting", died), ~busy)
+        async with self.database.read() as connection:
+            return [collection_record(row, {}) for row in await connection.execute(query)]
+
+    async def forget(self, collection: CollectionRecord) -> None:
+        """Nothing of the collection is left but its rows, which go now."""
+        async with self.database.write() as connection:
+            table = tables.collections
+            await connection.execute(
+                delete(table).where(table.c.id == collection.id, table.c.state != "ready")
+            )
+
+    async def _change(self, job: Job, **values: Any) -> None:
+        async with self.database.write() as connection:
+            result = await connection.execute(self._update(job).values(**values))
+        if result.rowcount != 1:
+            raise LeaseLost
+
+    def _update(self, job: Job) -> Any:
+        return update(tables.documents).where(_held(job))
+
+
+_FREE: dict[str, Any] = {"worker": None, "lease_until": 0.0}
+
+
+def _held(job: Job) -> ColumnElement[bool]:
+    """The row, if it is still as it was when the job was taken."""
+    table, document = tables.documents, job.document
+    return and_(
+        table.c.collection_id == document.collection_id,
+        table.c.id == document.id,
+        table.c.worker == job.token,
+        table.c.revision == document.revision,
+        table.c.deleting.is_(document.deleting),
+    )
+
+
+async def beat(database: Database, worker_id: str) -> None:
+    """Write down that this worker lives."""
+    table = tables.workers
+    moment = now()
+    async with database.write() as connection:
+        seen = update(table).where(table.c.id == worker_id).values(seen_at=moment)
+        if (await connection.execute(seen)).rowcount == 0:
+            await connection.execute(delete(table).where(table.c.seen_at < moment - FORGET_WORKER_S))
+            await connection.execute(insert(table).values(id=worker_id, seen_at=moment))
+
+
+async def workers_alive(database: Database, within_s: float = 15.0) -> int:
+    """How many workers gave a sign of life in the last seconds."""
+    table = tables.workers
+    query: Select[Any] = select(table.c.id).where(table.c.seen_at > now() - within_s)
+    async with database.read() as connection:
+        return len((await connection.execute(query)).all())
+
+
+async def waiting(database: Database) -> int:
+    """How many documents wait for a worker, or are with one."""
+    query = select(func.count()).select_from(tables.documents).where(tables.documents.c.pending.is_(True))
+    async with database.read() as connection:
+        return int((await connection.execute(query)).scalar_one())

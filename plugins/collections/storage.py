@@ -1,0 +1,32 @@
+"""The vector store that the settings name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crawler import registry
+from crawler.contracts import Store
+from crawler.errors import ConfigError
+from crawler.settings import validate
+from plugins.core.config import StorageConfig
+
+STORE_FOLDER = "store"
+"""Under the data directory: where the embedded store lives."""
+
+
+def open_store(storage: StorageConfig) -> Store[Any]:
+    """The store; it connects at its first use. Without a `uri` it is the embedded one.
+
+    Raises:
+        ConfigError: There is no such plugin, or its settings are wrong.
+    """
+    use = storage.store.use
+    try:
+        plugin = registry.find("crawler.stores", Store, use)  # type: ignore[type-abstract]
+    except ConfigError as error:
+        raise ConfigError([f"storage.store.use: {line}" for line in error.mistakes]) from error
+    model = registry.settings_type(plugin)
+    settings = storage.store.settings
+    if "uri" in model.model_fields:
+        settings = {"uri": str(storage.data_dir.absolute() / STORE_FOLDER), **settings}
+    return plugin(validate(model, settings, "storage.store"))

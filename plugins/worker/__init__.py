@@ -1,0 +1,1 @@
+"""The ingest worker: a process of its own that takes jobs, runs the crawler and writes rows."""

@@ -1,0 +1,117 @@
+"""`python -m plugins.worker`: take jobs until SIGTERM, or with `--child` until the parent is gone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from crawler.errors import ConfigError
+from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.jobs import Queue
+from plugins.collections.originals import Folder
+from plugins.collections.storage import open_store
+from plugins.core.config import Config, folder, load
+from plugins.worker.crawlers import Crawlers
+from plugins.worker.worker import Worker
+
+log = logging.getLogger("plugins.worker")
+
+LOCK_POLL_S = 0.5
+GRACE_S = 20.0
+"""How long work in progress may take to end when the parent is gone."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m plugins.worker", description=__doc__)
+    parser.add_argument("--child", action="store_true", help="end when standard input closes")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        config = load(folder())
+        migrate(database_url(config.storage))
+        asyncio.run(serve(config, child=args.child))
+    except ConfigError as error:
+        print(*error.mistakes, sep="\n", file=sys.stderr)  # noqa: T201 - a command's output
+        return 1
+    return 0
+
+
+async def serve(config: Config, *, child: bool) -> None:
+    """Run a worker until SIGTERM or SIGINT; as a child, also until standard input closes."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if child:
+        threading.Thread(target=_watch_parent, args=(loop, stop), daemon=True).start()
+    database = Database(database_url(config.storage))
+    store = open_store(config.storage)
+    crawlers = Crawlers(config, store)
+    queue = Queue(database, config.worker.lease_s, config.worker.max_attempts)
+    worker = Worker(
+        queue,
+        Folder(config.storage.data_dir),
+        store,
+        crawlers,
+        concurrency=config.worker.concurrency,
+        max_bytes=config.limits.max_upload_bytes,
+    )
+    try:
+        async with _turn(config, stop):
+            if stop.is_set():
+                return
+            if config.worker.embedded and database.sqlite:
+                await queue.take_over()
+            log.info("The worker takes jobs")
+            await worker.run(stop)
+    finally:
+        await crawlers.close()
+        await store.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def _turn(config: Config, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Of embedded workers only one at a time works on a data directory; the others stand by."""
+    if not config.worker.embedded:
+        yield
+        return
+    with _lock_file(config.storage.data_dir).open("ab") as file:
+        while not stop.is_set():
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), LOCK_POLL_S)
+        yield
+
+
+def _lock_file(data_dir: Path) -> Path:
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return data_dir / "ingest.lock"
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    with contextlib.suppress(RuntimeError):  # the loop is closed: we are ending anyway
+        loop.call_soon_threadsafe(stop.set)
+    timer = threading.Timer(GRACE_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

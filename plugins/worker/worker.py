@@ -1,0 +1,269 @@
+"""The loops of the worker: take a job, work while saying that one lives, write down how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+import uuid
+from typing import Any
+
+from crawler.contracts import Document, Stage, Store
+from crawler.errors import CrawlError, UnreadableDocument
+from crawler.fetch import fetch
+from plugins.collections.jobs import Job, LeaseLost, Queue, beat
+from plugins.collections.originals import Originals
+from plugins.core.errors import BundleError
+from plugins.worker.crawlers import Crawlers
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25
+BEAT_S = 5.0
+TIDY_S = 1.0
+SWEEP_S = 3600.0
+PROGRESS_S = 0.5
+END_S = 10.0
+"""How long cancelled work may take to end."""
+MAX_KEEP_S = 2.0
+"""A document that was replaced or deleted is noticed within this time, also in a silent stage."""
+DIED = (
+    "Processing this document ended the worker several times. It may need more memory than there is: "
+    "split it and upload the parts."
+)
+
+
+class Worker:
+    """Works until it is told to stop. Whatever ends it, the jobs it had are done by the next one."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        originals: Originals,
+        store: Store[Any],
+        crawlers: Crawlers,
+        *,
+        concurrency: int,
+        max_bytes: int,
+    ) -> None:
+        self._queue = queue
+        self._originals = originals
+        self._store = store
+        self._crawlers = crawlers
+        self._concurrency = concurrency
+        self._max_bytes = max_bytes
+        self._id = uuid.uuid4().hex
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`; jobs that are not done by then are given back."""
+        loops = [self._serve(stop) for _ in range(self._concurrency)]
+        async with asyncio.TaskGroup() as tasks:
+            for loop in (*loops, self._beat(stop), self._tidy(stop)):
+                tasks.create_task(loop)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            pause = POLL_S
+            try:
+                job = await self._queue.take()
+                if job is not None:
+                    pause = 0.0
+                    await self._attend(job, stop)
+            except BundleError as error:
+                log.warning("The database did not answer: %s", error.message)
+            except Exception:
+                log.exception("A job ended unexpectedly; it is tried again when its lease runs out")
+                pause = BEAT_S
+            await _wait(stop, pause)
+
+    async def _attend(self, job: Job, stop: asyncio.Event) -> None:
+        """Do the job as long as the lease holds and nobody tells us to stop."""
+        work = asyncio.create_task(self._perform(job))
+        keeper = asyncio.create_task(self._keep(job))
+        stopping = asyncio.create_task(stop.wait())
+        tasks = {work, keeper, stopping}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended = work.done()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=END_S)
+        if not ended:
+            await self._queue.release(job)
+            if not stop.is_set() and await self._queue.gone(job):
+                # Another worker cleared the document away while we may still have written.
+                await self._store.remove(job.collection.store_name, job.document.id)
+        for task in (work, keeper):
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise error
+
+    async def _keep(self, job: Job) -> None:
+        """Extend the lease; ends when it is lost."""
+        held_until = time.monotonic() + self._queue.lease_s
+        while time.monotonic() < held_until:
+            await asyncio.sleep(min(self._queue.lease_s / 4, MAX_KEEP_S))
+            try:
+                await self._queue.extend(job)
+                held_until = time.monotonic() + self._queue.lease_s
+            except LeaseLost:
+                return
+            except BundleError as error:
+                log.warning("A lease could not be extended: %s", error.message)
+
+    async def _perform(self, job: Job) -> None:
+        document = job.document
+        try:
+            if job.action == "delete":
+                await self._delete(job)
+            elif job.action == "clean":
+                await self._clean(job)
+            elif document.attempts > self._queue.max_attempts:
+                await self._queue.fail(job, "worker_died", DIED)
+            else:
+                await self._crawl(job)
+                log.info("Document %s of %s is ready", document.id, document.collection_id)
+        except LeaseLost:
+            log.info("Document %s was replaced, deleted or taken over meanwhile", document.id)
+            await self._queue.release(job)
+        except CrawlError as error:
+            await self._failed(job, error.code, error.message, transient=error.transient, cause=error)
+        except Exception as error:  # noqa: BLE001 - a surprise is this job's failure, not the worker's end
+            message = BundleError().message
+            await self._failed(job, "internal_error", message, transient=True, cause=error)
+
+    async def _failed(self, job: Job, code: str, message: str, *, transient: bool, cause: Exception) -> None:
+        document = job.document
+        again = job.action != "crawl" or (transient and document.attempts < self._queue.max_attempts)
+        log.warning(
+            "Document %s of %s: %s failed (%s), %s",
+            document.id,
+            document.collection_id,
+            job.action,
+            code,
+            "it is tried again" if again else "for good",
+            exc_info=cause if code == "internal_error" else None,
+        )
+        with contextlib.suppress(LeaseLost):
+            if again:
+                await self._queue.retry(job, code, message)
+            else:
+                await self._queue.fail(job, code, message)
+            return
+        await self._queue.release(job)
+
+    async def _crawl(self, job: Job) -> None:
+        row, collection = job.document, job.collection
+        if row.attempts > 1:  # an attempt under other settings may have left other passages
+            await self._store.remove(collection.store_name, row.id, keep=row.live_revision)
+        crawler = await asyncio.to_thread(self._crawlers.get, collection, row.uploaded_by)
+        document = await self._document(job)
+        result = await crawler.crawl_document(document, Report(self._queue, job))
+        title = (result.metadata or {}).get("title")
+        await self._queue.complete(
+            job,
+            chunks=len(result.chunks),
+            pages=len(result.pages) or None,
+            title=title if isinstance(title, str) else None,
+        )
+
+    async def _document(self, job: Job) -> Document:
+        row = job.document
+        filename, media_type = row.filename, row.media_type
+        if row.url is not None and row.size == 0:
+            await self._queue.progress(job, "convert", 0, None)
+            fetched = await fetch(row.url, max_bytes=self._max_bytes)
+            filename, media_type, content = fetched.filename, fetched.media_type, fetched.content
+            spooled = self._originals.spool_dir / row.revision
+            await asyncio.to_thread(spooled.write_bytes, content)
+            await self._originals.put(row.collection_id, row.id, row.revision, spooled)
+            sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
+            await self._queue.fetched(job, filename, media_type, len(content), sha256)
+        else:
+            path = await self._originals.get(row.collection_id, row.id, row.revision)
+            if path is None:
+                raise UnreadableDocument("The uploaded file is not there any more. Upload it again.")
+            content = await asyncio.to_thread(path.read_bytes)
+        is_markdown = row.kind == "markdown"
+        return Document(
+            collection=job.collection.store_name,
+            document_id=row.id,
+            revision=row.revision,
+            source=filename,
+            security_group=None if row.acl is None else tuple(row.acl),
+            media_type=media_type,
+            content=None if is_markdown else content,
+            markdown=content.decode() if is_markdown else None,
+            attributes=row.attributes,
+        )
+
+    async def _clean(self, job: Job) -> None:
+        row = job.document
+        await self._store.remove(job.collection.store_name, row.id, keep=row.live_revision)
+        needed = await self._queue.revisions(row.collection_id, row.id)
+        await self._originals.keep(row.collection_id, row.id, needed)
+        await self._queue.cleaned(job)
+
+    async def _delete(self, job: Job) -> None:
+        row = job.document
+        await self._store.remove(job.collection.store_name, row.id)
+        await self._originals.keep(row.collection_id, row.id, ())
+        await self._queue.deleted(job)
+
+    async def _beat(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(BundleError):  # the next one will do
+                await beat(self._queue.database, self._id)
+            await _wait(stop, BEAT_S)
+
+    async def _tidy(self, stop: asyncio.Event) -> None:
+        """Clear dropped collections away, and now and then what requests that died left behind."""
+        swept = 0.0
+        while not stop.is_set():
+            try:
+                await self._drop()
+                if swept == 0.0 or time.monotonic() - swept > SWEEP_S:
+                    await self._sweep()
+                    swept = time.monotonic()
+            except (BundleError, CrawlError) as error:
+                log.warning("Clearing up is tried again: %s", error.message)
+            except Exception:
+                log.exception("Clearing up failed; it is tried again")
+            await _wait(stop, TIDY_S)
+
+    async def _drop(self) -> None:
+        for collection in await self._queue.dropped():
+            await self._store.drop(collection.store_name)
+            await self._originals.drop(collection.id)
+            await self._queue.forget(collection)
+            log.info("Collection %s is cleared away", collection.id)
+
+    async def _sweep(self) -> None:
+        await self._originals.sweep_spool()
+        for collection_id, document_id in await self._originals.documents(SWEEP_S):
+            needed = await self._queue.revisions(collection_id, document_id)
+            await self._originals.keep(collection_id, document_id, needed)
+
+
+class Report:
+    """Progress into the row: at once for a new stage, else at most twice a second."""
+
+    def __init__(self, queue: Queue, job: Job) -> None:
+        self._queue = queue
+        self._job = job
+        self._stage: Stage | None = None
+        self._written = 0.0
+
+    async def __call__(self, stage: Stage, done: int, total: int | None) -> None:
+        moment = time.monotonic()
+        if stage == "done" or (stage == self._stage and moment - self._written < PROGRESS_S):
+            return
+        self._stage, self._written = stage, moment
+        await self._queue.progress(self._job, stage, done, total)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -1,0 +1,245 @@
+"""The domain on real parts (SQL, embedded Milvus, crawler, worker); only the model is a stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from crawler.contracts import Comparison, Embedder, Query, Store
+from crawler.errors import EmbeddingFailed
+from crawler.stores.embedded import LiteSupervisor
+from crawler.stores.milvus import Milvus, MilvusSettings
+from plugins.collections import tables
+from plugins.collections.catalogue import CollectionCatalogue
+from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.documents import DocumentService, Upload
+from plugins.collections.jobs import Queue
+from plugins.collections.originals import Folder
+from plugins.collections.records import CollectionRecord
+from plugins.collections.rights import Rights
+from plugins.collections.search import Searcher
+from plugins.core.config import (
+    CollectionsConfig,
+    Config,
+    Creation,
+    IdentityConfig,
+    Policy,
+    Source,
+    StorageConfig,
+    ToolEntry,
+)
+from plugins.core.identity import Principal
+from plugins.core.shapes import Access, CollectionView, DocumentView, NewCollection, SearchRequest
+from plugins.worker.crawlers import Crawlers
+from plugins.worker.worker import Worker
+
+DIMENSION = 16
+MODEL = "local/words"
+LIMIT_S = 30.0
+"""No condition of these tests is waited for longer than this."""
+
+
+def person(name: str, *groups: str, source: str = "kc", roles: Sequence[str] = ()) -> Principal:
+    return Principal(
+        source=source, subject=name, username=name, groups=frozenset(groups), roles=frozenset(roles)
+    )
+
+
+def words(text: str) -> list[float]:
+    """A stand-in for an embedding: words hashed into 16 dimensions."""
+    vector = [0.01] * DIMENSION
+    for word in re.findall(r"\w+", text.lower()):
+        vector[hashlib.sha256(word.encode()).digest()[0] % DIMENSION] += 1.0
+    length = math.sqrt(sum(value * value for value in vector))
+    return [value / length for value in vector]
+
+
+@dataclass
+class Model:
+    """The stand-in model, for queries and for ingestion; it can be told to fail or to wait."""
+
+    fails: int = 0
+    """So many of the next calls of the ingestion fail."""
+    waits: asyncio.Event | None = None
+    """The ingestion waits for this event."""
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    names: set[str] = field(default_factory=lambda: {MODEL})
+    queries: list[str] = field(default_factory=list)
+
+    async def __call__(self, model: str, texts: Sequence[str], principal: Principal) -> list[list[float]]:
+        self.queries.append(model)
+        return [words(text) for text in texts]
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        self.called.set()
+        if self.fails:
+            self.fails -= 1
+            raise EmbeddingFailed
+        if self.waits is not None:
+            await asyncio.wait_for(self.waits.wait(), LIMIT_S)
+        return [words(text) for text in texts]
+
+
+class ModelCrawlers(Crawlers):
+    """Crawlers of the default pipeline with the stand-in model."""
+
+    def __init__(self, config: Config, store: Store[Any], model: Embedder) -> None:
+        super().__init__(config, store)
+        self._model = model
+
+    def _embedder(self, collection: CollectionRecord, user: str) -> Embedder:
+        return self._model
+
+
+def a_config(folder: Path, **collections: Any) -> Config:
+    defaults: dict[str, Any] = {
+        "create": [Creation(subjects=["user:kc/alice"])],
+        "embedding_model": MODEL,
+        "fields": {"year": "number", "department": "string"},
+    }
+    return Config(
+        folder=folder,
+        identity=IdentityConfig(sources=[Source(use="oidc", name="kc"), Source(use="oidc", name="other")]),
+        collections=CollectionsConfig(**{**defaults, **collections}),
+        storage=StorageConfig(data_dir=folder / "data"),
+        tools=[ToolEntry(use="search_documents", allow=["group:kc/staff"])],
+    )
+
+
+class World:
+    """One installation, and people who use it."""
+
+    def __init__(self, config: Config, store: Store[Any]) -> None:
+        self.config = config
+        self.store = store
+        self.model = Model()
+        self.database = Database(database_url(config.storage))
+        self.rights = Rights(config)
+        self.originals = Folder(config.storage.data_dir)
+        self.queue = Queue(self.database, lease_s=30.0, max_attempts=3, backoff_s=0.001)
+        has_model: Callable[[str], bool] = lambda name: name in self.model.names  # noqa: E731
+        self.catalogue = CollectionCatalogue(
+            self.database, self.rights, store, self.model, config.collections, ["default"], has_model
+        )
+        self.documents = DocumentService(self.database, self.rights, self.originals, config.pipelines)
+        self.searcher = Searcher(self.database, self.rights, store, self.model, config.collections, has_model)
+        self.alice = person("alice", "staff")
+
+    def worker(self) -> Worker:
+        crawlers = ModelCrawlers(self.config, self.store, self.model)
+        return Worker(self.queue, self.originals, self.store, crawlers, concurrency=1, max_bytes=10**6)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[asyncio.Event]:
+        """A worker runs meanwhile; set the event to stop it earlier."""
+        stop = asyncio.Event()
+        running = asyncio.create_task(self.worker().run(stop))
+        try:
+            yield stop
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, LIMIT_S)
+
+    async def work(self) -> None:
+        """Let a worker do everything that is to be done."""
+        async with self.working():
+            await self.until(self.idle)
+
+    async def idle(self) -> bool:
+        table = tables.documents
+        async with self.database.read() as connection:
+            pending = (await connection.execute(select(table.c.id).where(table.c.pending))).all()
+        return not pending and not await self.queue.dropped()
+
+    async def until(self, condition: Any) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while not await condition():  # noqa: ASYNC110 - it looks into a database
+                await asyncio.sleep(0.01)
+
+    async def collection(self, name: str = "handbook", **access: list[str]) -> CollectionView:
+        """A new collection of alice's."""
+        return await self.catalogue.create(self.alice, NewCollection(name=name, access=Access(**access)))
+
+    async def add(self, ref: str, text: str, *, by: Principal | None = None, **fields: Any) -> DocumentView:
+        """A Markdown document, not yet processed."""
+        [added] = await self.documents.add(by or self.alice, ref, [an_upload(text, **fields)])
+        return added
+
+    async def row(self, document: DocumentView) -> Any:
+        table = tables.documents
+        query = select(table).where(
+            table.c.collection_id == document.collection_id, table.c.id == document.id
+        )
+        async with self.database.read() as connection:
+            return (await connection.execute(query)).one_or_none()
+
+    async def found(self, principal: Principal, query: str, ref: str | None = None) -> list[str]:
+        """The texts that a search finds."""
+        request = SearchRequest(query=query)
+        passages = await self.searcher.search(principal, [ref] if ref else None, request)
+        return [passage.text for passage in passages]
+
+    async def stored(self, document: DocumentView) -> int:
+        """How many passages of all revisions the store has, whoever may read them."""
+        view = await self.catalogue.get(self.alice, document.collection_id)
+        name = f"c_{view.id.removeprefix('vs_')}"
+        table = tables.audiences
+        async with self.database.read() as connection:
+            keys = {row.key for row in await connection.execute(select(table.c.key))}
+        only = Comparison(type="eq", key="document_id", value=document.id)
+        query = Query(text="x", vector=tuple(words("x")), ranker="dense", limit=200, filters=only, fresh=True)
+        return len(await self.store.search(name, query, frozenset(keys | {"everyone"})))
+
+
+def an_upload(text: str, **fields: Any) -> Upload:
+    values: dict[str, Any] = {
+        "filename": "a.md",
+        "media_type": "text/markdown",
+        "path": None,
+        "size": len(text.encode()),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "markdown": text,
+        "url": None,
+        "metadata": {},
+        "acl": None,
+        "document_id": None,
+    }
+    return Upload(**{**values, **fields})
+
+
+@pytest.fixture(scope="session")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteSupervisor]:
+    """The embedded Milvus in its own process, one for all tests of this run."""
+    supervisor = LiteSupervisor(tmp_path_factory.mktemp("lite") / "store")
+    try:
+        supervisor.start()
+        yield supervisor
+    finally:
+        supervisor.stop()
+
+
+@pytest.fixture
+async def store(lite: LiteSupervisor) -> AsyncIterator[Milvus]:
+    milvus = Milvus(MilvusSettings(uri=str(lite.path)))
+    yield milvus
+    await milvus.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, store: Milvus) -> AsyncIterator[World]:
+    """Alice may create collections; nobody has anything by policy but what a test's policy says."""
+    config = a_config(tmp_path, policy=[Policy(names="open-*", discover=["*"], query=["*"])])
+    migrate(database_url(config.storage))
+    made = World(config, store)
+    yield made
+    await made.database.close()

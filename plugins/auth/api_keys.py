@@ -14,12 +14,17 @@ from plugins.core.identity import Credential, Principal
 from plugins.core.ports import IdentitySource
 
 MIN_LENGTH = 16
+PREFIX = "sk-"
+"""LiteLLM hashes a key in what it logs of a failed request only where it begins so."""
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 class ApiKey(Settings):
     key: SecretStr
-    """The key itself (from the environment), or `sha256:` and the 64 hex digits of its hash."""
+    """The key itself (from the environment), or `sha256:` and the 64 hex digits of its hash.
+
+    Keys begin with `sk-`; `echo sk-$(openssl rand -hex 32)` makes one.
+    """
     user: str = Field(min_length=1, max_length=255)
     email: str | None = None
     groups: list[str] = []
@@ -32,8 +37,11 @@ class ApiKey(Settings):
         if text.startswith("sha256:"):
             if not HASHED.fullmatch(text):
                 raise ValueError("must have 64 lower-case hex digits after `sha256:`")
-        elif len(text) < MIN_LENGTH:
-            raise ValueError(f"must have at least {MIN_LENGTH} characters; `openssl rand -hex 32` makes one")
+        elif len(text) < MIN_LENGTH or not text.startswith(PREFIX):
+            raise ValueError(
+                f"must begin with `{PREFIX}` and have at least {MIN_LENGTH} characters; "
+                f"`echo {PREFIX}$(openssl rand -hex 32)` makes one"
+            )
         return value
 
     @property
@@ -67,8 +75,10 @@ class ApiKeys(IdentitySource[ApiKeysSettings]):
 
     async def authenticate(self, credential: Credential) -> Principal:
         key = self._find(credential)
-        if key is None:
+        if key is None or credential.bearer is None:
             raise Unauthenticated("This key is not known.")
+        if not credential.bearer.get_secret_value().startswith(PREFIX):
+            raise Unauthenticated(f"Keys must begin with `{PREFIX}`: ask for a new one.")
         return Principal(
             source=self.name,
             subject=key.user,

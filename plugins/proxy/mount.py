@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Security
 from litellm.proxy._lazy_features import reserve_lazy_slot
+from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import get_request_route
 from litellm.proxy.auth.route_checks import RouteChecks
 from litellm.proxy.auth.user_api_key_auth import (
@@ -18,6 +19,7 @@ from litellm.proxy.auth.user_api_key_auth import (
     google_ai_studio_api_key_header,
     user_api_key_auth_builder,
 )
+from litellm.proxy.route_priority import hot_routes_first
 
 from plugins.core.errors import BundleError, Forbidden
 from plugins.core.identity import Principal
@@ -47,14 +49,13 @@ async def authenticated(
     Raises:
         Refusal: 401 or 503 with the reason, or 403 for a key that is limited to other routes.
     """
-    auth = await user_api_key_auth_builder(
-        request=request,
-        api_key=authorization or "",
-        azure_api_key_header=azure,  # type: ignore[arg-type]  # upstream's annotation lacks the None it tests for
+    auth = await _signed_in(
+        request,
+        authorization or "",
+        azure_api_key_header=azure,
         anthropic_api_key_header=anthropic,
         google_ai_studio_api_key_header=google,
         azure_apim_header=azure_apim,
-        request_data={},
         custom_litellm_key_header=litellm,
     )
     try:
@@ -68,8 +69,31 @@ async def authenticated(
     return principal
 
 
+async def is_admin(
+    request: Request, authorization: Annotated[Header, Security(api_key_header)] = None
+) -> bool:
+    """Whether an admin is asking; False for those who did not sign in, and for a sign-in that failed."""
+    if not authorization:
+        return False
+    try:
+        auth = await _signed_in(request, authorization)
+    except (ProxyException, HTTPException):
+        return False
+    return auth.user_role == LitellmUserRoles.PROXY_ADMIN
+
+
+async def _signed_in(request: Request, authorization: str, **headers: Header) -> UserAPIKeyAuth:
+    """Who LiteLLM says it is; its check without that of the route. The body is not read."""
+    names = ("azure_api_key_header", "anthropic_api_key_header", "google_ai_studio_api_key_header")
+    absent: Any = dict.fromkeys((*names, "azure_apim_header", "custom_litellm_key_header"))
+    return await user_api_key_auth_builder(
+        request=request, api_key=authorization, request_data={}, **(absent | headers)
+    )
+
+
 def mount(app: FastAPI, routers: Iterable[APIRouter]) -> None:
-    """Include the routers before LiteLLM's own routes, so that none of its patterns answers for them.
+    """Include the routers before LiteLLM's own routes, so that none of its patterns answers for them;
+    only its most used routes stay first.
 
     LiteLLM imports a rarely used feature at the first request whose path begins with `/v1/tool`,
     which takes a second; with its slot after our routes, those do not wait for it.
@@ -79,5 +103,5 @@ def mount(app: FastAPI, routers: Iterable[APIRouter]) -> None:
         app.include_router(router)
     reserve_lazy_slot(app, LAZY_FEATURE)
     ours = app.router.routes[before:]
-    app.router.routes[:] = [*ours, *app.router.routes[:before]]
+    app.router.routes[:] = hot_routes_first([*ours, *app.router.routes[:before]])
     app.openapi_schema = None

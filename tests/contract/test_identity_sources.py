@@ -18,7 +18,7 @@ from plugins.core.identity import SOURCE_NAME, Credential
 from plugins.core.ports import IdentitySource
 from tests.support.issuer import Issuer, issuer
 
-KEY = "contract-0123456789"
+KEY = "sk-contract-0123456789"
 
 
 @dataclass(frozen=True)

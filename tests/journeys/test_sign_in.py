@@ -13,7 +13,8 @@ import pytest
 from tests.support.issuer import Issuer, issuer
 from tests.support.proxy import MASTER_KEY, Proxy, proxy
 
-ALICE_KEY = "local-alice-0123456789"
+ALICE_KEY = "sk-local-alice-0123456789"
+LIMITED_KEY = "sk-local-limited-0123456789"
 LITELLM: dict[str, Any] = {
     "model_list": [
         {"model_name": name, "litellm_params": {"model": "openai/x", "api_key": "x", "mock_response": "hi"}}
@@ -41,13 +42,14 @@ def realm() -> Iterator[Issuer]:
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory, realm: Issuer) -> Iterator[Proxy]:
+    keys = [{"key": ALICE_KEY, "user": "alice"}, {"key": LIMITED_KEY, "user": "limited"}]
     sources = [
         {"use": "oidc", "name": "keycloak", "issuer": realm.url, "audience": "litellm"},
-        {"use": "api_keys", "name": "local", "keys": [{"key": ALICE_KEY, "user": "alice"}]},
+        {"use": "api_keys", "name": "local", "keys": keys},
         {"use": "litellm"},
     ]
     allowances = [
-        {"subjects": ["user:keycloak/bob"], "models": ["open"], "rpm_limit": 3},
+        {"subjects": ["user:keycloak/bob", "user:local/limited"], "models": ["open"], "rpm_limit": 3},
         {"subjects": ["user:keycloak/erin", "user:keycloak/frank"], "max_parallel_requests": 1},
         {"subjects": ["*"], "rpm_limit": 1000},
     ]
@@ -107,6 +109,15 @@ def test_logs_name_the_user_and_hold_neither_token_nor_principal(stock: Proxy, r
         assert token not in text
         assert token.rpartition(".")[2] not in text
         assert "id-of-dora" not in text
+
+
+def test_failures_are_logged_without_the_key(stock: Proxy, realm: Issuer) -> None:
+    for key in (LIMITED_KEY, realm.token("bob"), realm.token(exp=1)):
+        with pytest.raises(openai.APIStatusError):
+            chat(stock, key, "secret")
+        failed = get(stock, "/v1/seen", realm.token()).json()["failed"]
+        assert key not in failed
+        assert key not in stock.log
 
 
 def wait_for(look: Any, good: Any) -> Any:

@@ -27,7 +27,7 @@ sources: list[IdentitySource[Any]] = [
     for found in resolve(
         config,
         "plugins.auth",
-        IdentitySource,  # type: ignore[type-abstract]
+        IdentitySource,
         config.identity.sources,
         "identity.sources",
     )
@@ -81,6 +81,15 @@ class Hooks(CustomLogger):
         seen["stream"] = principal_of(user_api_key_dict).user_id
         async for chunk in response:
             yield chunk
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: UserAPIKeyAuth,
+        traceback_str: str | None = None,
+    ) -> None:
+        seen["failed"] = f"{user_api_key_dict.api_key}{user_api_key_dict!r}{request_data}"
 
     async def async_log_success_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any

@@ -13,7 +13,7 @@ from plugins.auth.litellm import HandBack, Litellm, LitellmSettings
 from plugins.core.errors import ConfigError, Unauthenticated
 from plugins.core.identity import Credential
 
-KEY = "local-0123456789abcdef"
+KEY = "sk-local-0123456789abcdef"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 
 
@@ -47,6 +47,8 @@ async def test_another_key_is_left_to_other_sources(other: str | None) -> None:
     [
         [],
         [{"key": "w3ak", "user": "a"}],
+        [{"key": "sk-w3ak", "user": "a"}],
+        [{"key": "long-enough-but-logged-as-it-is", "user": "a"}],
         [{"key": "sha256:abc", "user": "a"}],
         [{"key": KEY, "user": ""}],
         [{"key": KEY, "user": "a"}, {"key": KEY, "user": "b"}],
@@ -61,6 +63,13 @@ def test_weak_and_ambiguous_keys_are_refused_without_being_shown(entries: list[d
         keys(*entries)
     assert KEY not in str(caught.value)
     assert "w3ak" not in str(caught.value)
+
+
+async def test_a_hashed_key_that_litellm_would_log_is_refused() -> None:
+    key = "long-enough-but-logged-as-it-is"
+    source = keys({"key": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}", "user": "alice"})
+    with pytest.raises(Unauthenticated, match="must begin with `sk-`"):
+        await source.authenticate(bearer(key))
 
 
 @pytest.mark.parametrize("key", ["sk-virtual", "litellm_login_abc", "the-master-key-itself"])

@@ -40,9 +40,7 @@ class RouterEmbed:
         metadata = {"user_api_key_user_id": principal.user_id, "user_api_key_user_email": principal.email}
         try:
             async with asyncio.timeout(self._timeout_s):
-                response: Any = await router.aembedding(
-                    model=model, input=list(texts), user=principal.user_id, metadata=metadata
-                )
+                response: Any = await router.aembedding(model=model, input=list(texts), metadata=metadata)
         except (TimeoutError, Timeout) as error:
             raise DeadlineExceeded(f"The embedding model `{model}` took too long to answer.") from error
         except RateLimitError as error:

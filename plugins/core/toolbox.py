@@ -171,9 +171,10 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
         elif key != "title":
             plain[key] = value
     members = [part for part in plain.get("anyOf", []) if part != {"type": "null"}]
+    if len(members) < len(plain.get("anyOf", [])):
+        plain["anyOf"] = members
+        plain = {key: value for key, value in plain.items() if key != "default" or value is not None}
     if len(members) == 1:
         del plain["anyOf"]
         plain = {**members[0], **plain}
-        if plain.get("default", ...) is None:
-            del plain["default"]
     return plain

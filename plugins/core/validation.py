@@ -34,9 +34,11 @@ def _path(location: Sequence[str | int], given: Any, missing: bool) -> list[str]
     parts: list[str] = []
     here = given
     for part in location:
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        ):
+        if isinstance(here, dict) and part in here:  # noqa: SIM114 - mypy narrows them apart
             here = here[part]
-            parts.append(str(part))
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        else:
+            continue
+        parts.append(str(part))
     return [*parts, str(location[-1])] if missing else parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -275,7 +275,7 @@ async def test_an_upload_of_nothing_or_of_nonsense_is_400(
 
 async def test_a_client_that_goes_away_leaves_no_spool_file(server: Server) -> None:
     await server.collection()
-    messages = iter(
+    messages: Iterator[dict[str, Any]] = iter(
         [
             {"type": "http.request", "body": part("a.txt") + b"x" * 150_000, "more_body": True},
             {"type": "http.request", "body": b"x" * 10_000, "more_body": True},

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from crawler import registry
-from crawler.contracts import Store
 from crawler.crawler import check as check_pipeline
 from crawler.errors import ConfigError
 from crawler.settings import read_yaml
-from plugins.bundle.resolve import resolve, resolve_one
+from plugins.bundle.resolve import resolve
 from plugins.collections.rights import Rights
+from plugins.collections.storage import open_store
 from plugins.core.config import Config, load, locate
 from plugins.core.ports import IdentitySource, Tool
 
@@ -43,7 +43,7 @@ def check_config(config: Config) -> list[str]:
 
     attempt(resolve, config, "plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
     attempt(resolve, config, "plugins.tools", Tool, config.tools, "tools")
-    attempt(resolve_one, "crawler.stores", Store, config.storage.store, "storage.store")
+    attempt(open_store, config.storage)
     attempt(Rights, config)
     for name, pipeline in config.pipelines.items():
         lines = check_pipeline(pipeline, f"pipelines.{name}")

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from crawler import registry
 from crawler.contracts import Chunker, Extractor, Format, Store
 from crawler.crawler import CrawlerConfig
+from crawler.errors import ConfigError
 from crawler.settings import Settings
 from plugins.core.config import Config
 from plugins.core.ports import IdentitySource, Tool
@@ -62,7 +63,7 @@ def _find(package: str, contract: type[Any], use: str) -> type[Any] | None:
     """The plugin, or None for a module that is not one (a helper of the room)."""
     try:
         return registry.find(package, contract, use)
-    except registry.ConfigError:
+    except ConfigError:
         return None
 
 

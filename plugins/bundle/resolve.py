@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from crawler import registry
 from crawler.errors import ConfigError
 from crawler.settings import Settings, validate
 from plugins.core.config import Config, Plugin, Source, locate
 
-T = TypeVar("T")
 
-
-class Resolved(NamedTuple, Generic[T]):
+class Resolved(NamedTuple):
     name: str
     """What the YAML calls it: its `name`, or the last part of `use`."""
-    plugin: type[T]
+    plugin: type[Any]
     settings: Settings
 
 
-def resolve_one(package: str, contract: type[T], entry: Plugin, where: str) -> Resolved[T]:
+def resolve_one(package: str, contract: type[Any], entry: Plugin, where: str) -> Resolved:
     """The class of one entry and its settings.
 
     Raises:
@@ -36,14 +34,14 @@ def resolve_one(package: str, contract: type[T], entry: Plugin, where: str) -> R
 
 
 def resolve(
-    config: Config, package: str, contract: type[T], entries: Sequence[Plugin], where: str
-) -> list[Resolved[T]]:
+    config: Config, package: str, contract: type[Any], entries: Sequence[Plugin], where: str
+) -> list[Resolved]:
     """All entries of a list of plugins, whose names must differ.
 
     Raises:
         ConfigError: With every mistake of every entry.
     """
-    found: list[Resolved[T]] = []
+    found: list[Resolved] = []
     mistakes: list[str] = []
     for index, entry in enumerate(entries):
         place = f"{where}[{index}]"

@@ -1,0 +1,145 @@
+"""The composition root: from the configuration to parts that know each other."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import sys
+from typing import Any
+
+from litellm.proxy import proxy_server
+
+from crawler.contracts import Source, Store
+from crawler.crawler import CrawlerConfig, make_formats
+from crawler.errors import ConfigError
+from crawler.formats import choose
+from crawler.settings import validate
+from crawler.stores.embedded import LiteSupervisor
+from crawler.stores.milvus import Milvus
+from crawler.supervisor import Supervisor
+from plugins.api import collections, documents, health, jobs, search, tools
+from plugins.bundle.check import check_config
+from plugins.bundle.health import Health
+from plugins.bundle.resolve import resolve
+from plugins.collections.catalogue import CollectionCatalogue
+from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.documents import DocumentService
+from plugins.collections.originals import Folder
+from plugins.collections.rights import Rights
+from plugins.collections.search import Searcher
+from plugins.collections.storage import open_store
+from plugins.core.config import Config, folder, load
+from plugins.core.ports import IdentitySource, Parts, Tool
+from plugins.core.toolbox import Toolbox
+from plugins.proxy.auth import Authenticate
+from plugins.proxy.chat import ChatHooks, ChatParts
+from plugins.proxy.models import RouterEmbed, has_model
+from plugins.proxy.mount import authenticated, is_admin, mount
+
+
+class Bundle:
+    """All parts of one process.
+
+    Made synchronously, inside LiteLLM's running loop: it checks, migrates and starts children here, and
+    everything that must be awaited is opened at its first use.
+
+    Raises:
+        ConfigError: With every mistake of the configuration.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if mistakes := check_config(config):
+            raise ConfigError(mistakes)
+        found = resolve(config, "plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
+        self.sources = [source.plugin(source.settings, source.name) for source in found]
+        self.rights = Rights(config)
+        url = database_url(config.storage)
+        migrate(url)
+        self.database = Database(url)
+        self.store = open_store(config.storage)
+        self.supervisors = children(config, self.store)
+        self._open_domain(config)
+        self._open_proxy(config)
+
+    def _open_domain(self, config: Config) -> None:
+        embed = RouterEmbed()
+        self.catalogue = CollectionCatalogue(
+            self.database,
+            self.rights,
+            self.store,
+            embed,
+            config.collections,
+            list(config.pipelines),
+            has_model,
+        )
+        self.searcher = Searcher(self.database, self.rights, self.store, embed, config.collections, has_model)
+        originals = Folder(config.storage.data_dir)
+        self.documents = DocumentService(self.database, self.rights, originals, config.pipelines)
+        self.toolbox = Toolbox(
+            make_tools(config, Parts(self.catalogue, self.searcher)), self.rights.decide_tool
+        )
+        self.health = Health(self.store, self.database, self.sources, self.supervisors)
+
+    def _open_proxy(self, config: Config) -> None:
+        self.authenticate = Authenticate(self.sources, config.identity.allowances)
+        prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
+        chat = ChatParts(self.toolbox, self.searcher.queryable, config.chat, prompt)
+        self.hooks = ChatHooks(lambda: chat)
+        self.routers = [
+            collections.router(self.catalogue, authenticated),
+            documents.router(
+                self.documents, authenticated, limits=config.limits, check_format=format_check(config)
+            ),
+            jobs.router(self.documents, authenticated),
+            search.router(self.searcher, authenticated),
+            tools.router(
+                self.toolbox,
+                authenticated,
+                timeout_s=config.chat.tool_timeout_s,
+                max_parallel=config.chat.max_parallel_tools,
+            ),
+            health.router(self.health, is_admin),
+        ]
+
+    def start(self) -> None:
+        """Start the children and mount the routes in LiteLLM's application."""
+        for supervisor in self.supervisors.values():
+            supervisor.start()
+            atexit.register(supervisor.stop)
+        mount(proxy_server.app, self.routers)
+
+
+def children(config: Config, store: Store[Any]) -> dict[str, Supervisor]:
+    """The processes that live and die with the proxy, by name: the embedded store, the worker."""
+    found: dict[str, Supervisor] = {}
+    if isinstance(store, Milvus) and store.settings.embedded:
+        found["store"] = LiteSupervisor(store.settings.directory)
+    if config.worker.embedded:
+        command = [sys.executable, "-m", "plugins.worker", "--child"]
+        found["worker"] = Supervisor(command, config.storage.data_dir / "worker.supervisor", "ingest worker")
+    return found
+
+
+def make_tools(config: Config, parts: Parts) -> dict[str, Tool[Any, Any]]:
+    """The tools of the configuration by their names."""
+    found = resolve(config, "plugins.tools", Tool, config.tools, "tools")
+    return {tool.name: tool.plugin(tool.settings, parts) for tool in found}
+
+
+def format_check(config: Config) -> Any:
+    """A check at upload: raises UnsupportedFormat for what no pipeline's formats accept."""
+    pipelines = [validate(CrawlerConfig, settings, "pipelines") for settings in config.pipelines.values()]
+    formats = [accepted for pipeline in pipelines for accepted in make_formats(pipeline)]
+
+    def check(source: Source) -> object:
+        return choose(formats, source)
+
+    return check
+
+
+@functools.cache
+def current() -> Bundle:
+    """The one bundle of this process, started."""
+    bundle = Bundle(load(folder()))
+    bundle.start()
+    return bundle

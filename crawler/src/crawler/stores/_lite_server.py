@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -27,6 +28,8 @@ from milvus_lite.adapter.grpc.servicer import MilvusServicer  # type: ignore[imp
 from milvus_lite.db import MilvusLite  # type: ignore[import-untyped]
 from milvus_lite.exceptions import DataDirLockedError  # type: ignore[import-untyped]
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc  # type: ignore[import-untyped]
+
+log = logging.getLogger("crawler.stores.lite_server")
 
 READS = frozenset(
     {
@@ -54,7 +57,11 @@ SHUTDOWN_S = 1.0
 
 
 class Database(MilvusLite):  # type: ignore[misc]  # milvus-lite is not typed
-    """Opens each collection once, and loads it, since milvus-lite does neither."""
+    """Opens each collection once, and loads it, since milvus-lite does neither.
+
+    milvus-lite writes the files of its indexes in place and trusts them when it starts: a kill in the
+    middle would leave a collection that never opens again. They hold nothing that its data does not.
+    """
 
     def __init__(self, directory: str, lock: threading.RLock) -> None:
         self._lock = lock
@@ -66,7 +73,13 @@ class Database(MilvusLite):  # type: ignore[misc]  # milvus-lite is not typed
             return opened
         with self._lock:
             collection = super().get_collection(name, database_name)
-            collection.load()
+            try:
+                collection.load()
+            except Exception:  # noqa: BLE001  # each index type fails in its own way on half a file
+                log.warning("An index cannot be read; building the collection's indexes anew")
+                for folder in Path(collection.data_dir).glob("partitions/*/indexes"):
+                    shutil.rmtree(folder)
+                collection.load()
             return collection
 
 
@@ -99,7 +112,8 @@ class WithoutContent(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
-        return f"{record.levelname} {record.name} {record.funcName} {error}".rstrip()
+        event = record.getMessage() if record.name == log.name else record.funcName
+        return f"{record.levelname} {record.name} {event} {error}".rstrip()
 
 
 def serve(directory: Path, socket: Path) -> None:

@@ -135,7 +135,7 @@ class LiteSupervisor:
         """Take the directory's lock; False when another process has it. Never waits."""
         if self._lock is not None:
             return True
-        file = (self.path / "supervisor.lock").open("ab")
+        file = os.fdopen(os.open(self.path / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600), "rb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

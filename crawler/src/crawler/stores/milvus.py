@@ -56,7 +56,7 @@ class DenseIndex(Settings):
 
 
 class MilvusSettings(Settings):
-    uri: str = Field(min_length=1)
+    uri: str = Field(default="data/milvus", min_length=1)
     """A path: embedded, in this directory (ours alone, mode 0700); ``http(s)://host:port``: a server."""
     user: str | None = None
     password: SecretStr | None = None
@@ -148,22 +148,29 @@ class Milvus(Store[MilvusSettings]):
             except StoreRefused:
                 if not await self._exists(name):  # else another process was faster
                     raise
-        await self._index(name, wanted)
-        await self._connection.call(lambda client: client.load_collection(name))
+        if "dense" not in await self._indexed(name) or await self._shape(name) == wanted:
+            await self._index(name, wanted)
         if await self._shape(name) != wanted:
             raise StoreRefused("The collection exists in the vector store with another shape.")
+        await self._connection.call(lambda client: client.load_collection(name))
 
     async def _exists(self, name: str) -> bool:
         return await self._connection.call(lambda client: client.has_collection(name))
 
     async def _index(self, name: str, shape: _Shape) -> None:
         index = self.settings.index
-        there = await self._connection.call(lambda client: client.list_indexes(name))
+        there = await self._indexed(name)
         wanted = _rows.indexes(shape.metric, index.type, index.params, hybrid=shape.hybrid)
-        missing = [params for field, params in wanted.items() if field not in there]
+        missing = {field: params for field, params in wanted.items() if field not in there}
         # Together, since pymilvus waits half a second for each.
-        create = [partial(_create_index, name=name, params=params) for params in missing]
-        await asyncio.gather(*(self._connection.call(one) for one in create))
+        create = [partial(_create_index, name=name, params=params) for params in missing.values()]
+        done = await asyncio.gather(*(self._connection.call(one) for one in create), return_exceptions=True)
+        failed = [error for error in done if error is not None]
+        if failed and not missing.keys() <= await self._indexed(name):  # else another process was faster
+            raise failed[0]
+
+    async def _indexed(self, name: str) -> set[str]:
+        return set(await self._connection.call(lambda client: client.list_indexes(name)))
 
     async def _shape(self, name: str) -> _Shape:
         if name not in self._shapes:
@@ -317,9 +324,8 @@ def _client(settings: MilvusSettings) -> AsyncMilvusClient:
         options["grpc.keepalive_time_ms"] = 2**31 - 1
     else:
         uri = settings.uri
-    options["grpc.initial_reconnect_backoff_ms"] = 100
-    options["grpc.min_reconnect_backoff_ms"] = 100
-    options["grpc.max_reconnect_backoff_ms"] = 2000
+    # Else a new channel inherits the wait that the broken one had reached.
+    options["grpc.use_local_subchannel_pool"] = 1
     secrets = {"password": settings.password, "token": settings.token}
     return AsyncMilvusClient(
         uri,

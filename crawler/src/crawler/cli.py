@@ -20,7 +20,7 @@ from urllib.parse import quote
 import httpx
 
 from crawler.contracts import Document
-from crawler.crawler import CrawlerConfig, Preparer
+from crawler.crawler import CrawlerConfig, Preparer, check
 from crawler.errors import ConfigError, CrawlError
 from crawler.settings import read_yaml, validate
 
@@ -128,7 +128,7 @@ def _follow(client: httpx.Client, job: str, name: str, timeout_s: float) -> str:
         status = _request(client, "GET", f"/v1/jobs/{quote(job, safe='')}")
         stage, done, total = status.get("stage"), status.get("done"), status.get("total")
         state = status.get("status")
-        if state == "failed" or state == "cancelled":
+        if state in {"failed", "cancelled"}:
             reason = (status.get("last_error") or {}).get("message")
             raise _Failed(str(reason or state))
         if state == "completed" or stage == "done":
@@ -165,6 +165,8 @@ def _request(client: httpx.Client, method: str, path: str, **content: Any) -> di
 
 async def _convert(options: argparse.Namespace) -> int:
     config = read_yaml(options.config) if options.config else {}
+    if mistakes := check(config, str(options.config)):
+        raise ConfigError(mistakes)
     preparer = Preparer(validate(CrawlerConfig, config, str(options.config)))
     try:
         content = await asyncio.to_thread(options.file.read_bytes)

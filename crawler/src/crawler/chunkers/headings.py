@@ -190,9 +190,11 @@ def _packed(pieces: Sequence[Piece], room: int) -> Iterator[Piece]:
     """Neighbours joined as long as they fit."""
     current: Piece | None = None
     for piece in pieces:
-        # The white space between them has no tokens, but must not grow without end.
+        # Parts of one word have not the tokens of the word, so they stay apart. The white space between two
+        # pieces has no tokens, but must not grow without end.
         if (
             current
+            and current.end < piece.start
             and current.tokens + piece.tokens <= room
             and piece.end - current.start <= room * _CHARACTERS_PER_TOKEN
         ):

@@ -44,7 +44,9 @@ def extract(content: bytes, media_type: str, filename: str, *, pages: bool = Fal
         disable_ocr=True,
         output_format="markdown",
         images=xberg.ImageExtractionConfig(extract_images=False),
-        html_options=xberg.ConversionOptions(extract_metadata=False, inline_data_media="alt_text_only"),
+        html_options=xberg.ConversionOptions(
+            extract_metadata=False, inline_data_media="alt_text_only", compact_tables=True
+        ),
         pages=xberg.PageConfig(extract_pages=True) if pages else None,
         security_limits=xberg.SecurityLimits(**_LIMITS),
     )

@@ -1,0 +1,65 @@
+"""Web pages."""
+
+from __future__ import annotations
+
+import pytest
+
+from crawler.contracts import Source
+from crawler.formats.html import Html
+from crawler.settings import Settings
+from tests.unit.crawler.samples import HTML
+
+
+def source(content: bytes, filename: str = "page.html") -> Source:
+    return Source(filename=filename, content=content)
+
+
+def markdown_of(content: bytes) -> str:
+    return Html(Settings()).convert(source(content)).markdown
+
+
+def test_headings_tables_and_lists_are_kept() -> None:
+    assert markdown_of(HTML).startswith(
+        "# Travel\n\nBook **early**.\n\n## Rates\n\n| City | Rate |\n| --- | --- |\n| Berlin | 28 |"
+        "\n\n- train\n- bus"
+    )
+
+
+@pytest.mark.parametrize("unwanted", ["steal", "javascript", "data:", "base64", "p {}", "<"])
+def test_nothing_that_runs_is_kept(unwanted: str) -> None:
+    assert unwanted not in markdown_of(HTML)
+
+
+def test_the_text_of_links_and_pictures_is_kept() -> None:
+    markdown = markdown_of(HTML)
+    assert "press" in markdown
+    assert "a map" in markdown
+
+
+def test_title_and_language_are_metadata_and_not_text() -> None:
+    converted = Html(Settings()).convert(source(HTML))
+    assert converted.metadata == {"title": "Travel & expenses", "language": "en"}
+    assert "Travel & expenses" not in converted.markdown
+
+
+def test_a_page_is_read_in_the_encoding_that_it_declares() -> None:
+    page = '<html><head><meta charset="iso-8859-2"></head><body><p>zażółć</p></body></html>'
+    assert "zażółć" in markdown_of(page.encode("iso-8859-2"))
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"<!DOCTYPE html>",
+        b"<html>",
+        b"\xef\xbb\xbf<html lang=de>",
+        b"<!-- a --><!-- b -->\n<html>",
+        b"<?xml version='1.0'?><html>",
+    ],
+)
+def test_a_page_is_known_by_its_beginning_whatever_its_name(beginning: bytes) -> None:
+    assert Html(Settings()).accepts(source(beginning + b"<p>x</p>", "download"))
+
+
+def test_a_beginning_of_many_comments_is_looked_at_quickly() -> None:
+    assert not Html(Settings()).accepts(source(b"<!---->" * 100_000, "download"))

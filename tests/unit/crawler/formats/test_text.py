@@ -1,0 +1,59 @@
+"""Plain text and Markdown: the same decoding, nothing else done to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crawler.contracts import Format, Source
+from crawler.errors import UnreadableDocument
+from crawler.formats.markdown import Markdown
+from crawler.formats.text import Text
+from crawler.settings import Settings
+
+BOTH = [(Text(Settings()), "a.txt"), (Markdown(Settings()), "a.md")]
+TEXT = "Grüße – größer\n\n  zwei\n"
+
+
+@pytest.mark.parametrize(("format_", "filename"), BOTH)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_unicode_is_read_with_or_without_a_byte_order_mark(
+    format_: Format[Any], filename: str, encoding: str
+) -> None:
+    source = Source(filename=filename, content=TEXT.encode(encoding))
+    assert format_.accepts(source)
+    assert format_.convert(source).markdown == TEXT
+
+
+def test_what_is_not_unicode_is_read_as_windows_1252_with_a_warning() -> None:
+    converted = Text(Settings()).convert(Source(filename="a.txt", content=TEXT.encode("cp1252")))
+    assert converted.markdown == TEXT
+    assert "Windows-1252" in converted.warnings[0]
+
+
+def test_line_ends_become_line_feeds() -> None:
+    converted = Text(Settings()).convert(Source(filename="a.txt", content=b"a\r\nb\rc\n"))
+    assert converted.markdown == "a\nb\nc\n"
+
+
+@pytest.mark.parametrize(("format_", "filename"), BOTH)
+@pytest.mark.parametrize("content", [b"a\x00b", b"%PDF-1.7", b"PK\x03\x04rest", b"\x01\x02", b"GIF89a"])
+def test_binary_content_is_not_text_whatever_its_name(
+    format_: Format[Any], filename: str, content: bytes
+) -> None:
+    source = Source(filename=filename, content=content)
+    assert not format_.accepts(source)
+    with pytest.raises(UnreadableDocument, match="UTF-8"):
+        format_.convert(source)
+
+
+def test_a_broken_utf_16_text_is_refused() -> None:
+    with pytest.raises(UnreadableDocument, match="damaged"):
+        Text(Settings()).convert(Source(filename="a.txt", content=b"\xff\xfea"))
+
+
+def test_an_unknown_name_is_text_only_when_its_media_type_says_so() -> None:
+    source = Source(filename="a.xyz", content=b"words")
+    assert not Text(Settings()).accepts(source)
+    assert Text(Settings()).accepts(source.model_copy(update={"media_type": "text/plain"}))

@@ -59,9 +59,9 @@ class OidcSettings(Settings):
     roles_claims: list[str] = ["realm_access.roles"]
     leeway_s: int = Field(default=30, ge=0, le=300)
     """How far the issuer's clock may be off."""
-    jwks_cache_s: float = Field(default=300.0, ge=1)
+    jwks_cache_s: float = Field(default=300.0, gt=0)
     """Keys older than this are renewed in the background."""
-    jwks_refetch_s: float = Field(default=10.0, ge=1)
+    jwks_refetch_s: float = Field(default=10.0, gt=0)
     """Unknown keys are looked for at most this often."""
     timeout_s: float = Field(default=5.0, gt=0, le=60)
     ca_file: FilePath | None = None

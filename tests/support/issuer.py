@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -29,21 +31,33 @@ USERS: dict[str, Claims] = {
 
 
 class Issuer:
-    """A realm; `down = True` makes it answer 503."""
+    """A realm; with a PEM file of a certificate and its key it speaks TLS."""
 
-    def __init__(self, realm: str = "rag") -> None:
+    def __init__(self, realm: str = "rag", certificate: Path | None = None) -> None:
         self.down = False
+        """Answer 503 to everything."""
+        self.open = threading.Event()
+        """While it is not set, requests wait."""
+        self.open.set()
+        self.overrides: dict[str, tuple[int, Claims]] = {}
+        """What to answer instead, by the last part of the path."""
         self.requests: list[str] = []
         self.keys: list[Key] = []
         self.extra_certs: list[Claims] = []
         self.rotate()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}/realms/{realm}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "https" if certificate else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/realms/{realm}"
         self.path = f"/realms/{realm}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
+        self.open.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -103,6 +117,8 @@ class Issuer:
     def answer(self, path: str, form: dict[str, str], bearer: str) -> tuple[int, Claims]:
         if self.down:
             return 503, {"error": "unavailable"}
+        if path.rpartition("/")[2] in self.overrides:
+            return self.overrides[path.rpartition("/")[2]]
         oidc = f"{self.url}/protocol/openid-connect"
         match path.removeprefix(self.path):
             case "/.well-known/openid-configuration":
@@ -132,6 +148,7 @@ def handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             issuer.requests.append(self.path)
+            issuer.open.wait(30)
             content = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
             form = {name: values[0] for name, values in parse_qs(content).items()}
             bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -152,8 +169,8 @@ def handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def issuer(realm: str = "rag") -> Iterator[Issuer]:
-    running = Issuer(realm)
+def issuer(realm: str = "rag", certificate: Path | None = None) -> Iterator[Issuer]:
+    running = Issuer(realm, certificate)
     try:
         yield running
     finally:

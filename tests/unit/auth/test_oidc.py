@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -12,12 +11,11 @@ from typing import Any
 
 import pytest
 from joserfc import jwk
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from plugins.auth.oidc import Oidc, OidcSettings
-from plugins.core.errors import IdentityUnavailable, Unauthenticated
-from plugins.core.identity import Credential, Principal
 from tests.support.issuer import Issuer, b64, issuer
+from tests.support.oidc import bearer, refusal, sign_in, source_for
 
 
 @pytest.fixture(scope="module")
@@ -33,29 +31,11 @@ def own() -> Iterator[Issuer]:
         yield running
 
 
-def source_for(realm: Issuer, **settings: Any) -> Oidc:
-    return Oidc(OidcSettings(**{"issuer": realm.url, "audience": "litellm", **settings}), "keycloak")
-
-
 @pytest.fixture
 async def source(shared: Issuer) -> AsyncIterator[Oidc]:
     made = source_for(shared)
     yield made
     await made.close()
-
-
-def bearer(token: str) -> Credential:
-    return Credential(bearer=SecretStr(token), headers={}, peer="127.0.0.1")
-
-
-async def sign_in(source: Oidc, token: str) -> Principal:
-    return await source.authenticate(bearer(token))
-
-
-async def refusal(source: Oidc, token: str) -> str:
-    with pytest.raises(Unauthenticated) as caught:
-        await source.authenticate(bearer(token))
-    return caught.value.message
 
 
 async def test_a_keycloak_access_token_becomes_the_principal_that_it_names(
@@ -200,97 +180,6 @@ async def test_a_token_cut_short_or_with_a_letter_more_is_refused(source: Oidc, 
     assert await refusal(source, token[:-1])
     assert await refusal(source, token + "A")
     assert await refusal(source, token.replace(".", "..", 1))
-
-
-async def test_a_key_that_is_not_for_signatures_is_not_used(own: Issuer) -> None:
-    encryption = jwk.RSAKey.generate_key(2048, {"use": "enc", "alg": "RSA-OAEP"}, auto_kid=True)
-    own.extra_certs = [encryption.as_dict(private=False), {"kty": "oct", "k": "c2VjcmV0", "kid": "oct"}]
-    signed = own.sign(
-        own.claims(),
-        {"alg": "RS256", "kid": encryption.kid},
-        jwk.RSAKey.import_key({**encryption.as_dict(private=True), "use": "sig", "alg": "RS256"}),
-    )
-    assert "does not publish" in await refusal(source_for(own), signed)
-
-
-async def test_elliptic_curve_keys_and_a_token_without_kid_are_accepted(own: Issuer) -> None:
-    own.keys.clear()
-    own.rotate("ES256")
-    assert await sign_in(source_for(own), own.token())
-    assert await sign_in(source_for(own), own.sign(own.claims(), {"kid": None}))
-
-
-async def test_a_token_without_kid_is_refused_where_there_are_two_keys(own: Issuer) -> None:
-    own.rotate()
-    assert "does not publish" in await refusal(source_for(own), own.sign(own.claims(), {"kid": None}))
-
-
-async def test_a_rotated_key_is_found_and_the_old_one_goes_on(own: Issuer) -> None:
-    source = source_for(own, jwks_refetch_s=1)
-    old = own.token()
-    await sign_in(source, old)
-    own.rotate()
-    new = own.token()
-    assert await eventually(source, new)
-    assert await sign_in(source, old)
-
-
-async def eventually(source: Oidc, token: str) -> Principal:
-    """The principal, as soon as the source may ask the issuer again."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                return await sign_in(source, token)
-            except (Unauthenticated, IdentityUnavailable):
-                await asyncio.sleep(0.02)
-
-
-async def test_many_unknown_keys_cost_the_issuer_one_request(own: Issuer) -> None:
-    source = source_for(own, jwks_refetch_s=600)
-    tokens = [own.sign(own.claims(), {"kid": f"unknown-{i}"}) for i in range(20)]
-    reasons = await asyncio.gather(*(refusal(source, token) for token in tokens))
-    assert all("does not publish" in reason for reason in reasons)
-    assert len([path for path in own.requests if path.endswith("/certs")]) == 1
-
-
-async def test_many_at_once_share_the_first_fetch(own: Issuer) -> None:
-    source = source_for(own)
-    await asyncio.gather(*(sign_in(source, own.token()) for _ in range(20)))
-    assert len([path for path in own.requests if path.endswith("/certs")]) == 1
-
-
-async def test_an_issuer_that_is_down_shuts_out_only_unknown_keys(own: Issuer) -> None:
-    source = source_for(own, jwks_refetch_s=1, jwks_cache_s=1)
-    await sign_in(source, own.token())
-    own.down = True
-    known = own.token()
-    async with asyncio.timeout(10):
-        while len(own.requests) < 3:  # until the keys are stale and the background renewal has failed
-            assert await sign_in(source, known)
-            await asyncio.sleep(0.02)
-    assert await sign_in(source, known)
-    own.rotate()
-    with pytest.raises(IdentityUnavailable):
-        await source.authenticate(bearer(own.token()))
-    own.down = False
-    assert await eventually(source, own.token())
-
-
-async def test_an_issuer_that_was_never_reached_lets_nobody_in(own: Issuer) -> None:
-    own.down = True
-    source = source_for(own)
-    with pytest.raises(IdentityUnavailable) as caught:
-        await source.authenticate(bearer(own.token()))
-    assert own.url not in caught.value.message
-    with pytest.raises(IdentityUnavailable):
-        await source.ping()
-
-
-async def test_discovery_that_names_another_issuer_is_not_believed(own: Issuer) -> None:
-    aliased = own.url.replace("127.0.0.1", "localhost")
-    source = source_for(own, issuer=aliased)
-    with pytest.raises(IdentityUnavailable):
-        await source.authenticate(bearer(own.token(iss=aliased)))
 
 
 async def test_two_issuers_with_equal_names_do_not_mix(shared: Issuer, own: Issuer) -> None:

@@ -1,0 +1,226 @@
+"""The loop of model and tools, as the client sees it, over a fake of LiteLLM's router."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from litellm.exceptions import APIConnectionError, RateLimitError
+
+from plugins.core.config import ChatConfig
+from plugins.proxy.auth import Refusal
+from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, SEARCH, WHOLE, finishes, said, tool_deltas
+from tests.support.fake_router import Round, call, text
+
+
+async def test_the_stream_of_all_rounds_has_one_id_one_finish_reason_and_no_tool_call_of_ours(
+    proxy_with: Any,
+) -> None:
+    chunks = await proxy_with(*ANSWER).stream()
+    assert said(chunks) == WHOLE
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert finishes(chunks) == ["stop"]
+    assert tool_deltas(chunks) == []
+    assert [c.choices[0].delta.role for c in chunks if c.choices and c.choices[0].delta.role] == ["assistant"]
+
+
+async def test_usage_is_one_chunk_with_the_sum_and_only_for_clients_that_asked(proxy_with: Any) -> None:
+    asked = await proxy_with(*ANSWER).stream(stream_options={"include_usage": True})
+    assert [chunk.usage.total_tokens for chunk in asked if getattr(chunk, "usage", None)] == [24]
+    assert asked[-1].choices == []
+    proxy = proxy_with(*ANSWER)
+    unasked = await proxy.stream()
+    assert not any(getattr(chunk, "usage", None) for chunk in unasked)
+    assert [r["stream_options"] for r in proxy.router.requests] == [{"include_usage": True}] * 2
+
+
+async def test_a_plain_answer_is_the_stream_collected(proxy_with: Any) -> None:
+    response = await proxy_with(*ANSWER).plain()
+    choice = response.choices[0]
+    assert choice.message.content == WHOLE
+    assert choice.finish_reason == "stop"
+    assert response.usage.total_tokens == 24
+    streamed = [c for c in await proxy_with(*ANSWER).stream() if c.choices]
+    deltas = [chunk.choices[0].delta for chunk in streamed]
+    annotations = next(delta.annotations for delta in deltas if getattr(delta, "annotations", None))
+    assert choice.message.annotations == annotations
+    start, end = (annotations[0]["url_citation"][key] for key in ("start_index", "end_index"))
+    assert WHOLE[start:end] == "[1]"
+    assert annotations[0]["url_citation"]["url"] == (
+        "https://proxy.example/v1/collections/vs_h/documents/d1/content#page=3"
+    )
+    [result] = choice.message.provider_specific_fields["search_results"]
+    assert (result["number"], result["text"]) == (1, "The notice period is 30 days.")
+
+
+async def test_the_model_gets_numbered_passages_and_the_request_of_round_one_again(proxy_with: Any) -> None:
+    proxy = proxy_with(*ANSWER)
+    await proxy.stream(temperature=0.1, tool_choice="required", user="u")
+    first, second = proxy.router.requests
+    assert first["messages"][0] == {"role": "system", "content": "Cite like [1]."}
+    assert [tool["function"]["name"] for tool in first["tools"]] == ["search_documents"]
+    assistant, told = second["messages"][-2:]
+    assert assistant["tool_calls"][0]["function"]["name"] == "search_documents"
+    assert told["tool_call_id"] == assistant["tool_calls"][0]["id"]
+    assert told["content"].startswith("[1] Handbook > Leave (page 3)\n```passage\nThe notice period")
+    assert "[2] Handbook > Leave\n" in told["content"]
+    kept = ("model", "temperature", "user", "tools", "metadata")
+    assert {key: second[key] for key in kept} == {key: first[key] for key in kept}
+    assert "tool_choice" not in second, "a forced call would be forced for ever"
+    assert "litellm_logging_obj" not in second
+
+
+async def test_tokens_are_passed_on_before_the_model_has_spoken_the_last(proxy_with: Any) -> None:
+    gate = asyncio.Event()
+    proxy = proxy_with(Round([SEARCH]), Round([text("first"), text(" last")], waits_for=gate))
+    chunks = proxy.chunks(await proxy.begin(stream=True))
+    assert (await anext(chunks)).choices[0].delta.content == "first"
+    gate.set()
+    assert said([chunk async for chunk in chunks]) == " last"
+
+
+async def test_a_client_that_goes_away_ends_the_model_and_the_tools(proxy_with: Any) -> None:
+    proxy = proxy_with(Round([SEARCH]), Round([text("first"), text(" last")]))
+    chunks = proxy.chunks(await proxy.begin(stream=True))
+    await anext(chunks)
+    await chunks.aclose()
+    assert proxy.router.streams[1].closed
+
+    proxy = proxy_with(Round([SEARCH]))
+    proxy.tool.hold = asyncio.Event()
+    chunks = proxy.chunks(await proxy.begin(stream=True))
+    step = asyncio.ensure_future(anext(chunks))
+    await asyncio.wait_for(proxy.tool.started.wait(), 5)
+    step.cancel()
+    await asyncio.gather(step, return_exceptions=True)
+    assert proxy.tool.cancelled
+
+
+async def test_calls_of_one_round_run_at_once_up_to_the_limit_and_are_answered_in_order(
+    proxy_with: Any,
+) -> None:
+    calls = [call("search_documents", f'{{"query": "{i}"}}', f"c{i}", i) for i in range(5)]
+    config = ChatConfig(max_parallel_tools=2)
+    proxy = proxy_with(Round(calls), Round([text("done")]), config=config)
+    await proxy.stream()
+    assert proxy.tool.most == 2
+    told = [m["tool_call_id"] for m in proxy.router.requests[1]["messages"] if m["role"] == "tool"]
+    assert told == ["c0", "c1", "c2", "c3", "c4"]
+
+
+async def test_two_calls_that_a_provider_gives_one_index_are_two_calls(proxy_with: Any) -> None:
+    calls = [call("search_documents", f'{{"query": "{i}"}}', f"c{i}", 0) for i in range(2)]
+    proxy = proxy_with(Round(calls), Round([text("done")]))
+    await proxy.stream()
+    [assistant] = [m for m in proxy.router.requests[1]["messages"] if m["role"] == "assistant"]
+    assert [(c["id"], c["function"]["arguments"]) for c in assistant["tool_calls"]] == [
+        ("c0", '{"query": "0"}'),
+        ("c1", '{"query": "1"}'),
+    ]
+
+
+async def test_a_call_without_an_id_gets_one(proxy_with: Any) -> None:
+    function = {"name": "search_documents", "arguments": '{"query": "x"}'}
+    nameless = {"tool_calls": [{"index": 0, "type": "function", "function": function}]}
+    proxy = proxy_with(Round([nameless]), Round([text("done")]))
+    await proxy.stream()
+    assistant, told = proxy.router.requests[1]["messages"][-2:]
+    assert told["tool_call_id"] == assistant["tool_calls"][0]["id"] != ""
+
+
+@pytest.mark.parametrize(
+    ("piece", "words"),
+    [
+        (call("search_documents", '{"query": "broken"}'), "the store is away"),
+        (call("search_documents", '{"qery": "x"}'), "query"),
+        (call("search_documents", '{"query": '), "JSON"),
+        (call("delete_everything"), "There is no tool `delete_everything`; there are: search_documents."),
+    ],
+)
+async def test_a_tool_that_fails_is_told_to_the_model(proxy_with: Any, piece: Any, words: str) -> None:
+    proxy = proxy_with(Round([piece]), Round([text("I could not look.")]))
+    assert said(await proxy.stream()) == "I could not look."
+    assert words in proxy.router.requests[1]["messages"][-1]["content"]
+
+
+async def test_at_the_round_limit_the_model_is_asked_once_more_without_tools(proxy_with: Any) -> None:
+    proxy = proxy_with(Round([SEARCH]), Round([SEARCH]), Round([SEARCH]), Round([text("Enough.")]))
+    chunks = await proxy.stream()
+    assert said(chunks) == "Enough."
+    assert ["tools" in request for request in proxy.router.requests] == [True, True, True, False]
+    stubborn = proxy_with(Round([SEARCH]))
+    chunks = await stubborn.stream()
+    assert len(stubborn.router.requests) == 4
+    assert (finishes(chunks), tool_deltas(chunks)) == (["stop"], [])
+
+
+async def test_the_same_passage_keeps_its_number_over_rounds(proxy_with: Any) -> None:
+    proxy = proxy_with(Round([SEARCH]), Round([SEARCH]), Round([text("[2]")]))
+    await proxy.stream()
+    told = [m["content"] for m in proxy.router.requests[2]["messages"] if m["role"] == "tool"]
+    assert told[0] == told[1]
+
+
+async def test_the_clients_own_calls_are_handed_back_and_ours_of_that_round_are_not(proxy_with: Any) -> None:
+    mixed = Round([SEARCH, call("weather", '{"city": ', "w", 1), {"tool_calls": [piece_of(1, '"Bonn"}')]}])
+    proxy = proxy_with(mixed)
+    chunks = await proxy.stream(tools=[CLIENT_TOOL])
+    assert finishes(chunks) == ["tool_calls"]
+    deltas = tool_deltas(chunks)
+    assert [delta.index for delta in deltas] == [0, 0]
+    assert "".join(delta.function.arguments for delta in deltas) == '{"city": "Bonn"}'
+    assert len(proxy.router.requests) == 1
+    response = await proxy_with(mixed).plain(tools=[CLIENT_TOOL])
+    [tool_call] = response.choices[0].message.tool_calls
+    assert (tool_call.id, tool_call.function.name) == ("w", "weather")
+    assert response.choices[0].finish_reason == "tool_calls"
+
+
+def piece_of(index: int, arguments: str) -> dict[str, Any]:
+    return {"index": index, "type": "function", "function": {"arguments": arguments}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (APIConnectionError("host 10.1.2.3", llm_provider="x", model="m"), "503"),
+        (RateLimitError("key sk-123", llm_provider="x", model="m"), "429"),
+        (RuntimeError("/srv/secret"), "503"),
+    ],
+)
+async def test_an_error_of_a_later_round_names_nothing_internal(
+    proxy_with: Any, stream: bool, error: Exception, status: str
+) -> None:
+    proxy = proxy_with(Round([SEARCH]), Round(error=error))
+    with pytest.raises(Refusal) as refused:
+        await (proxy.stream() if stream else proxy.plain())
+    assert refused.value.code == status
+    body = str(refused.value.to_dict())
+    assert not any(word in body for word in ("10.1.2.3", "sk-123", "/srv"))
+
+
+async def test_the_deadline_ends_a_model_that_does_not_go_on(proxy_with: Any) -> None:
+    never = asyncio.Event()
+    slow = Round([text("a"), text("b")], waits_for=never)
+    proxy = proxy_with(Round([SEARCH]), slow, config=ChatConfig(deadline_s=0.05))
+    with pytest.raises(Refusal) as refused:
+        await proxy.stream()
+    assert refused.value.code == "504"
+    assert proxy.router.streams[1].closed
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_answer_names_the_model_that_a_fallback_chose_and_goes_on_with_it(
+    proxy_with: Any, stream: bool
+) -> None:
+    proxy = proxy_with(*ANSWER)
+    proxy.router.fallback = "extractive"
+    if stream:
+        chunks = await proxy.stream()
+        group = chunks[0]._hidden_params["additional_headers"]["x-litellm-model-group"]
+    else:
+        group = (await proxy.plain()).model
+    assert group == "extractive"
+    assert proxy.router.requests[1]["model"] == "extractive"

@@ -1,0 +1,74 @@
+"""Embeddings through the router: whose they are, and what is said when there are none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from litellm.exceptions import APIConnectionError, BadRequestError, RateLimitError
+from litellm.proxy import proxy_server
+from litellm.types.utils import EmbeddingResponse
+
+from plugins.core.errors import BundleError, DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
+from plugins.proxy.models import RouterEmbed
+from tests.support.services import ALICE
+
+
+class FakeRouter:
+    def __init__(self, error: Exception | None = None, hangs: bool = False) -> None:
+        self.error = error
+        self.hangs = hangs
+        self.request: dict[str, Any] = {}
+
+    def get_model_list(self, model_name: str) -> list[Any]:
+        return [{}] if model_name == "known" else []
+
+    async def aembedding(self, **request: Any) -> EmbeddingResponse:
+        self.request = request
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            raise self.error
+        data = [{"index": i, "embedding": [float(i)], "object": "embedding"} for i in (1, 0)]
+        return EmbeddingResponse(data=data)
+
+
+async def test_vectors_come_in_the_order_of_the_texts_at_the_users_expense(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    router = FakeRouter()
+    monkeypatch.setattr(proxy_server, "llm_router", router)
+    assert await RouterEmbed()("known", ["a", "b"], ALICE) == [[0.0], [1.0]]
+    assert router.request["metadata"]["user_api_key_user_id"] == ALICE.user_id
+
+
+async def test_a_model_that_is_not_configured_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_server, "llm_router", FakeRouter())
+    with pytest.raises(ModelUnavailable, match="`gone` is not configured"):
+        await RouterEmbed()("gone", ["a"], ALICE)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (APIConnectionError("10.1.2.3", llm_provider="x", model="m"), ModelUnavailable),
+        (RateLimitError("10.1.2.3", llm_provider="x", model="m"), LimitReached),
+        (BadRequestError("10.1.2.3", model="m", llm_provider="x"), InvalidRequest),
+        (RuntimeError("10.1.2.3"), ModelUnavailable),
+    ],
+)
+async def test_a_failure_names_the_model_and_nothing_internal(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[BundleError]
+) -> None:
+    monkeypatch.setattr(proxy_server, "llm_router", FakeRouter(error))
+    with pytest.raises(told) as raised:
+        await RouterEmbed()("known", ["a"], ALICE)
+    assert "`known`" in raised.value.message
+    assert "10.1.2.3" not in raised.value.message
+
+
+async def test_a_model_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_server, "llm_router", FakeRouter(hangs=True))
+    with pytest.raises(DeadlineExceeded):
+        await RouterEmbed(timeout_s=0.01)("known", ["a"], ALICE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import and_, case, delete, func, insert, select, update
@@ -172,21 +172,20 @@ class CollectionCatalogue:
         """
         async with self._database.write() as connection:
             record = await self._gate.collection(connection, principal, ref, "manage")
-            values: dict[str, Any] = {}
-            if patch.description is not None:
-                values["description"] = patch.description
-            if patch.metadata is not None:
-                values["metadata"] = dict(patch.metadata)
-            if values:
-                table = tables.collections
-                await connection.execute(update(table).where(table.c.id == record.id).values(**values))
+            changed = replace(
+                record,
+                description=record.description if patch.description is None else patch.description,
+                metadata=record.metadata if patch.metadata is None else dict(patch.metadata),
+            )
+            table, grants = tables.collections, tables.grants
+            values = {"description": changed.description, "metadata": changed.metadata}
+            await connection.execute(update(table).where(table.c.id == record.id).values(**values))
             if patch.access is not None:
-                grants = tables.grants
                 access = self._canonical(patch.access)
                 access["manage"] = access["manage"] or _creators(record)
                 await connection.execute(delete(grants).where(grants.c.collection_id == record.id))
                 await _set_grants(connection, record.id, access)
-            changed = await self._gate.collection(connection, principal, record.id, *RIGHTS)
+                changed = replace(changed, grants=access)
             counts = await _counts(connection, [record.id])
         return self._view(principal, changed, counts)
 

@@ -36,7 +36,8 @@ def main() -> int:
     parser.add_argument("--child", action="store_true", help="end when standard input closes")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("alembic", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         config = load(folder())
         migrate(database_url(config.storage))

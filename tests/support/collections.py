@@ -55,11 +55,11 @@ def person(name: str, *groups: str, source: str = "kc", roles: Sequence[str] = (
     )
 
 
-def words(text: str) -> list[float]:
-    """A stand-in for an embedding: words hashed into 16 dimensions."""
-    vector = [0.01] * DIMENSION
+def words(text: str, dimension: int = DIMENSION) -> list[float]:
+    """A stand-in for an embedding: words hashed into some dimensions."""
+    vector = [0.01] * dimension
     for word in re.findall(r"\w+", text.lower()):
-        vector[hashlib.sha256(word.encode()).digest()[0] % DIMENSION] += 1.0
+        vector[hashlib.sha256(word.encode()).digest()[0] % dimension] += 1.0
     length = math.sqrt(sum(value * value for value in vector))
     return [value / length for value in vector]
 
@@ -68,6 +68,7 @@ def words(text: str) -> list[float]:
 class Model:
     """The stand-in model, for queries and for ingestion; it can be told to fail or to wait."""
 
+    dimension: int = DIMENSION
     fails: int = 0
     """So many of the next calls of the ingestion fail."""
     waits: asyncio.Event | None = None
@@ -78,7 +79,7 @@ class Model:
 
     async def __call__(self, model: str, texts: Sequence[str], principal: Principal) -> list[list[float]]:
         self.queries.append(model)
-        return [words(text) for text in texts]
+        return [words(text, self.dimension) for text in texts]
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         self.called.set()
@@ -87,7 +88,7 @@ class Model:
             raise EmbeddingFailed
         if self.waits is not None:
             await asyncio.wait_for(self.waits.wait(), LIMIT_S)
-        return [words(text) for text in texts]
+        return [words(text, self.dimension) for text in texts]
 
 
 class ModelCrawlers(Crawlers):
@@ -183,9 +184,11 @@ class World:
         async with self.database.read() as connection:
             return (await connection.execute(query)).one_or_none()
 
-    async def found(self, principal: Principal, query: str, ref: str | None = None) -> list[str]:
+    async def found(
+        self, principal: Principal, query: str, ref: str | None = None, **options: Any
+    ) -> list[str]:
         """The texts that a search finds."""
-        request = SearchRequest(query=query)
+        request = SearchRequest(query=query, **options)
         passages = await self.searcher.search(principal, [ref] if ref else None, request)
         return [passage.text for passage in passages]
 
@@ -197,7 +200,14 @@ class World:
         async with self.database.read() as connection:
             keys = {row.key for row in await connection.execute(select(table.c.key))}
         only = Comparison(type="eq", key="document_id", value=document.id)
-        query = Query(text="x", vector=tuple(words("x")), ranker="dense", limit=200, filters=only, fresh=True)
+        query = Query(
+            text="x",
+            vector=tuple(words("x", self.model.dimension)),
+            ranker="dense",
+            limit=200,
+            filters=only,
+            fresh=True,
+        )
         return len(await self.store.search(name, query, frozenset(keys | {"everyone"})))
 
 

@@ -1,0 +1,63 @@
+"""The database: made by its migrations, by several processes at once, and unreachable."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from pydantic import SecretStr
+from sqlalchemy import Connection, select, text
+
+from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.tables import collections, metadata
+from plugins.core.config import StorageConfig
+from plugins.core.errors import ConfigError, Upstream
+
+
+def differences(connection: Connection) -> list[object]:
+    return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+
+async def test_the_migrations_make_the_tables_that_the_code_expects(tmp_path: Path) -> None:
+    url = database_url(StorageConfig(data_dir=tmp_path / "data"))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate, [url] * 4))
+    database = Database(url)
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+    await database.close()
+
+
+async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    url = database_url(StorageConfig(data_dir=tmp_path))
+    migrate(url)
+    database = Database(url)
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await database.close()
+    with pytest.raises(ConfigError, match="newer version"):
+        migrate(url)
+
+
+def test_a_database_that_cannot_be_opened_is_told_without_its_address(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as refused:
+        migrate(f"sqlite+aiosqlite:///{tmp_path}/file/x.db")
+    assert str(tmp_path) not in str(refused.value)
+
+
+async def test_a_database_that_is_gone_is_an_upstream_error(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/no/such.db")
+    with pytest.raises(Upstream) as refused:
+        async with database.read() as connection:
+            await connection.execute(select(collections))
+    assert str(tmp_path) not in refused.value.message
+    await database.close()
+
+
+def test_urls_get_an_asynchronous_driver() -> None:
+    storage = StorageConfig(database=SecretStr("postgresql://u:p@host/db"))
+    assert database_url(storage) == "postgresql+asyncpg://u:p@host/db"

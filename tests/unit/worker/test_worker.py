@@ -1,0 +1,186 @@
+"""The worker: retries, failures with their reason, stopping, and what becomes of a lost lease."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from plugins.collections import tables
+from plugins.collections.jobs import LeaseLost, beat, workers_alive
+from plugins.core.errors import UnknownCollection
+from plugins.core.shapes import DocumentPatch
+from tests.support.collections import World, an_upload
+
+
+async def test_a_transient_error_is_tried_again_and_forgotten(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the text")
+    world.model.fails = 2
+    await world.work()
+    done = await world.documents.get(world.alice, "handbook", document.id)
+    assert (done.status, done.last_error) == ("completed", None)
+
+
+async def test_a_transient_error_that_stays_ends_as_failed_with_its_reason(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the text")
+    world.model.fails = 100
+    await world.work()
+    failed = await world.documents.get(world.alice, "handbook", document.id)
+    assert failed.status == "failed"
+    assert failed.last_error is not None
+    assert failed.last_error.code == "embedding_failed"
+    assert 100 - world.model.fails == world.queue.max_attempts
+    assert failed.job is not None
+    job = await world.documents.job(world.alice, failed.job.id)
+    assert job.last_error == failed.last_error
+
+
+async def test_a_broken_file_fails_once_and_the_same_bytes_may_be_tried_again(world: World) -> None:
+    await world.collection()
+    for _ in range(2):
+        spooled = world.documents.spool_dir / "upload"
+        spooled.write_bytes(b"%PDF-1.7 this is none")
+        upload = an_upload("x", markdown=None, path=spooled, filename="broken.pdf", sha256="1" * 64)
+        [document] = await world.documents.add(world.alice, "handbook", [upload])
+        await world.work()
+        failed = await world.documents.get(world.alice, "handbook", document.id)
+        assert failed.status == "failed"
+        assert failed.last_error is not None
+        assert failed.last_error.code == "unreadable_document"
+    assert len((await world.documents.list(world.alice, "handbook")).data) == 2
+
+
+async def test_a_failed_replacement_leaves_the_old_version_to_searches(world: World) -> None:
+    await world.collection()
+    await world.add("handbook", "the old words", document_id="doc-1")
+    await world.work()
+    await world.add("handbook", " ", document_id="doc-1")
+    await world.work()
+    failed = await world.documents.get(world.alice, "handbook", "doc-1")
+    assert failed.status == "failed"
+    assert await world.found(world.alice, "words", "handbook") == ["the old words"]
+
+
+async def test_a_document_replaced_while_it_is_processed_ends_as_the_new_one(world: World) -> None:
+    await world.collection()
+    old = await world.add("handbook", "the old words", document_id="doc-1")
+    world.model.waits = asyncio.Event()
+    async with world.working():
+        await asyncio.wait_for(world.model.called.wait(), 30)
+        await world.add("handbook", "the new words", document_id="doc-1")
+        world.model.waits.set()
+        await world.until(world.idle)
+    assert await world.found(world.alice, "words", "handbook") == ["the new words"]
+    assert await world.stored(old) == 1
+
+
+async def test_a_document_deleted_while_it_is_processed_leaves_nothing(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the words")
+    world.model.waits = asyncio.Event()  # never set: the worker must notice by itself
+    async with world.working():
+        await asyncio.wait_for(world.model.called.wait(), 30)
+        await world.documents.delete(world.alice, "handbook", document.id)
+        await world.until(world.idle)
+    assert await world.row(document) is None
+    assert await world.stored(document) == 0
+
+
+async def test_an_audience_narrowed_while_it_is_processed_is_the_one_that_is_stored(world: World) -> None:
+    await world.collection(query=["user:kc/alice"])
+    document = await world.add("handbook", "the words")
+    world.model.waits = asyncio.Event()
+    async with world.working():
+        await asyncio.wait_for(world.model.called.wait(), 30)
+        patch = DocumentPatch(acl=["user:kc/bob"])
+        await world.documents.change(world.alice, "handbook", document.id, patch)
+        world.model.waits.set()
+        await world.until(world.idle)
+    assert await world.found(world.alice, "words", "handbook") == []
+    assert await world.stored(document) == 1
+
+
+async def test_a_worker_that_stops_gives_its_job_back_untried(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the words")
+    world.model.waits = asyncio.Event()
+    async with world.working() as stop:
+        await asyncio.wait_for(world.model.called.wait(), 30)
+        stop.set()
+    row = await world.row(document)
+    assert (row.attempts, row.worker, row.lease_until, row.status) == (0, None, 0.0, "in_progress")
+    world.model.waits = None
+    await world.work()
+    assert await world.found(world.alice, "words", "handbook") == ["the words"]
+
+
+async def test_one_job_goes_to_one_worker_until_its_lease_runs_out(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the words")
+    first = await world.queue.take()
+    assert first is not None
+    assert await world.queue.take() is None
+    table = tables.documents
+    async with world.database.write() as connection:
+        await connection.execute(update(table).values(lease_until=1.0))
+    second = await world.queue.take()
+    assert second is not None
+    assert second.document.id == document.id
+    with pytest.raises(LeaseLost):
+        await world.queue.extend(first)
+    with pytest.raises(LeaseLost):
+        await world.queue.complete(first, chunks=1, pages=None, title=None)
+    await world.queue.release(first)
+    await world.queue.extend(second)
+
+
+async def test_a_document_that_ends_its_worker_again_and_again_fails(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the words")
+    for _ in range(world.queue.max_attempts):
+        assert await world.queue.take() is not None
+        await world.queue.take_over()  # as after a kill
+    await world.work()
+    failed = await world.documents.get(world.alice, "handbook", document.id)
+    assert failed.last_error is not None
+    assert (failed.status, failed.last_error.code) == ("failed", "worker_died")
+
+
+async def test_two_workers_share_the_work_and_each_document_is_stored_once(world: World) -> None:
+    await world.collection()
+    documents = [await world.add("handbook", f"words number {number}") for number in range(6)]
+    async with world.working(), world.working():
+        await world.until(world.idle)
+    listed = await world.documents.list(world.alice, "handbook", status="completed")
+    assert len(listed.data) == len(documents)
+    for document in documents:
+        assert await world.stored(document) == 1
+
+
+async def test_a_dropped_collection_is_unknown_at_once_and_its_name_is_free(world: World) -> None:
+    first = await world.collection()
+    document = await world.add("handbook", "the words")
+    await world.work()
+    assert await world.catalogue.drop(world.alice, "handbook") == first.id
+    with pytest.raises(UnknownCollection):
+        await world.catalogue.get(world.alice, first.id)
+    with pytest.raises(UnknownCollection):
+        await world.found(world.alice, "words", "handbook")
+    second = await world.collection()
+    assert second.id != first.id
+    await world.work()
+    assert await world.row(document) is None
+    folder = Path(world.config.storage.data_dir) / "originals" / first.id
+    assert not folder.exists()
+    assert (await world.catalogue.get(world.alice, "handbook")).documents == 0
+
+
+async def test_a_live_worker_is_seen(world: World) -> None:
+    assert await workers_alive(world.database) == 0
+    await beat(world.database, "one")
+    await beat(world.database, "one")
+    assert await workers_alive(world.database) == 1

@@ -31,7 +31,8 @@ MAX_BODY_BYTES = 2**20
 """Of a JSON body; uploads have their own limits."""
 STALLED_S = 60
 """A client that sends nothing of its body for so long is given up."""
-REQUEST_ID = "x-request-id"
+REQUEST_ID = "x-litellm-call-id"
+"""LiteLLM's header, so that its log and ours name a request alike."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -78,7 +79,7 @@ def example(value: Any) -> dict[str, Any]:
 
 
 def request_id(request: Request) -> str:
-    """The id of this request: the client's ``X-Request-Id`` where it is a plain word, else a new one."""
+    """The id of this request: the client's where it is a plain word, else a new one."""
     if not hasattr(request.state, "request_id"):
         given = request.headers.get(REQUEST_ID, "")
         request.state.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

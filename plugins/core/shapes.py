@@ -18,7 +18,7 @@ Attributes = dict[str, Scalar]
 
 
 class Shape(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Access(Shape):

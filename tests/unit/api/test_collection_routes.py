@@ -136,6 +136,10 @@ async def test_a_page_size_out_of_range_is_400(server: Server, limit: str) -> No
         (b'{"name": "a"}', "text/plain"),
         (b"[" * 100_000, "application/json"),
         (b'"\\ud800"', "application/json"),
+        (b'{"name": "\\ud800"}', "application/json"),
+        (b'{"name": "a", "metadata": {"x": NaN}}', "application/json"),
+        (b'{"name": "a", "metadata": {"x": 1e999}}', "application/json"),
+        (b'{"name": "a", "metadata": {"x": ' + b"9" * 5000 + b"}}", "application/json"),
     ],
 )
 async def test_a_body_that_is_no_json_object_is_400(server: Server, content: bytes, media_type: str) -> None:

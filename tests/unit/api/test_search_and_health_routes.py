@@ -98,10 +98,10 @@ async def test_only_errors_of_ours_show_their_text(
 ) -> None:
     server.search.error = error
     answer = await server.as_alice.post(
-        "/v1/collections/handbook/search", json={"query": "a"}, headers={"x-request-id": "r-17"}
+        "/v1/collections/handbook/search", json={"query": "a"}, headers={"x-litellm-call-id": "r-17"}
     )
     shown = answer.json()["error"]["message"]
-    assert answer.headers["x-request-id"] == "r-17"
+    assert answer.headers["x-litellm-call-id"] == "r-17"
     if isinstance(error, CrawlError):
         assert (answer.status_code, shown) == (400, "a reason")
     else:
@@ -111,8 +111,8 @@ async def test_only_errors_of_ours_show_their_text(
 
 
 async def test_a_request_id_that_is_no_plain_word_is_replaced(server: Server) -> None:
-    answer = await server.as_alice.get("/v1/collections", headers={"x-request-id": "a b\tc"})
-    assert answer.headers["x-request-id"] not in ("", "a b\tc")
+    answer = await server.as_alice.get("/v1/collections", headers={"x-litellm-call-id": "a b\tc"})
+    assert answer.headers["x-litellm-call-id"] not in ("", "a b\tc")
 
 
 async def test_health_shows_words_to_anyone_and_details_to_admins(server: Server) -> None:

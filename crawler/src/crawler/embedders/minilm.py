@@ -25,8 +25,8 @@ class MiniLMSettings(Settings):
     cache: Path | None = None
     """Folder for the graph built from the weights (90 MB); else ``$XDG_CACHE_HOME/litellm-collections``."""
     threads: int = Field(default=2, ge=1, le=64)
-    batch_size: int = Field(default=32, ge=1, le=1024)
-    """Texts that go through the model at once."""
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    """Texts that go through the model at once. More are no faster on a processor, and need more memory."""
 
 
 class MiniLM:

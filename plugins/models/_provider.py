@@ -11,7 +11,7 @@ which `/v1/model/info` shows to everyone::
         supports_function_calling: true
         rag: true
     - model_name: local/minilm
-      litellm_params: {model: local/minilm, additional_drop_params: [encoding_format]}
+      litellm_params: {model: local/minilm, additional_drop_params: [encoding_format, user]}
       model_info: {mode: embedding, description: "all-MiniLM-L6-v2, 384 dimensions", output_vector_size: 384}
 """
 

@@ -19,6 +19,7 @@ import litellm
 from fastapi import HTTPException, Request
 from litellm.exceptions import InternalServerError
 from litellm.integrations.custom_guardrail import CustomGuardrail
+from litellm.integrations.custom_logger import CustomLogger
 from litellm.llms.custom_llm import CustomLLM
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import GenericGuardrailAPIInputs, GenericStreamingChunk, ModelResponse, Usage
@@ -189,7 +190,20 @@ class BlockSecret(CustomGuardrail):
         return inputs
 
 
+class Spend(CustomLogger):
+    """Adds each call that LiteLLM logs, with the user who pays, to the file ``SPEND_LOG``."""
+
+    async def async_log_success_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        metadata = kwargs["litellm_params"]["metadata"]
+        line = {"user": metadata.get("user_api_key_user_id"), "tokens": response_obj.usage.total_tokens}
+        with Path(os.environ["SPEND_LOG"]).open("a") as file:  # noqa: ASYNC230 - a test's log
+            file.write(json.dumps(line) + "\n")
+
+
 register()
 litellm.custom_provider_map.append({"provider": "scripted", "custom_handler": Scripted()})
 custom_llm_setup()  # type: ignore[no-untyped-call]
 hooks = ChatHooks(parts)
+spend = Spend()

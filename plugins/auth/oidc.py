@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from plugins.auth._issuer import Issuer
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.ports import IdentitySource
+
+log = logging.getLogger(__name__)
 
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"
@@ -88,6 +91,9 @@ class Oidc(IdentitySource[OidcSettings]):
 
     def __init__(self, settings: OidcSettings, name: str) -> None:
         super().__init__(settings, name)
+        url = urlsplit(settings.issuer)
+        if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+            log.warning("identity source %s: the issuer's keys are fetched in the clear; use https", name)
         self._issuer = Issuer(
             settings.issuer,
             cache_s=settings.jwks_cache_s,

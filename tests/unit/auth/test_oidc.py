@@ -231,3 +231,16 @@ async def test_roles_and_groups_come_from_the_configured_claims(shared: Issuer) 
 def test_unsafe_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         OidcSettings(**{"issuer": "https://sign-in.test", "audience": "litellm", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://keycloak:8080/realms/rag", True),
+        ("https://keycloak/realms/rag", False),
+        ("http://127.0.0.1:8080/realms/rag", False),
+    ],
+)
+def test_an_issuer_without_tls_is_warned_of(url: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    Oidc(OidcSettings(issuer=url, audience="litellm"), "keycloak")
+    assert ("fetched in the clear" in caplog.text) == warned

@@ -24,6 +24,7 @@ from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
 from plugins.collections.originals import Folder
 from plugins.collections.rights import Rights
+from plugins.collections.search import Searcher
 from plugins.core.config import (
     CollectionsConfig,
     Config,
@@ -115,6 +116,8 @@ class Server:
     database: Database
     health: FixedHealth
     search: FakeSearch
+    """What the routes of `app` search; `searching` is an app that searches the store, which is empty."""
+    searching: FastAPI
     clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     @cached_property
@@ -122,10 +125,10 @@ class Server:
         """She may create collections, and manages what she created."""
         return self.client("alice")
 
-    def client(self, user: str | None) -> httpx.AsyncClient:
+    def client(self, user: str | None, app: FastAPI | None = None) -> httpx.AsyncClient:
         """A client of the app for a user; None is nobody."""
         headers = {} if user is None else {"x-user": user}
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app or self.app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
         self.clients.append(client)
         return client
@@ -181,7 +184,10 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     app = FastAPI()
     for routes in routers:
         app.include_router(routes)
-    server = Server(app, routers, service.spool_dir, database, wellness, found)
+    searching = FastAPI()
+    searcher = Searcher(database, rights, NoStore(Settings()), embed, config.collections, lambda model: True)
+    searching.include_router(search.router(searcher, authenticated))
+    server = Server(app, routers, service.spool_dir, database, wellness, found, searching)
     yield server
     for client in server.clients:
         await client.aclose()

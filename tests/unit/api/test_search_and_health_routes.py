@@ -54,6 +54,24 @@ async def test_a_search_answers_in_the_shape_of_openai(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    ("user", "status", "code"),
+    [
+        ("alice", 200, None),
+        ("bob", 200, None),
+        ("carol", 403, "permission_denied"),
+        ("stranger", 404, "collection_not_found"),
+    ],
+)
+async def test_only_who_may_query_searches(server: Server, user: str, status: int, code: str | None) -> None:
+    await server.collection(query=["user:bob"], discover=["user:carol"], add=["user:carol"])
+    client = server.client(user, server.searching)
+    answer = await client.post("/v1/collections/handbook/search", json={"query": "leave"})
+    assert answer.status_code == status
+    assert answer.json().get("error", {}).get("code") == code
+    assert answer.json().get("data", []) == []
+
+
+@pytest.mark.parametrize(
     ("body", "param"),
     [
         ({}, "query"),

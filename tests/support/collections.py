@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from pydantic import SecretStr
+from sqlalchemy import select, text
 
 from crawler.contracts import Comparison, Embedder, Query, Store
 from crawler.errors import EmbeddingFailed
-from crawler.stores.embedded import LiteSupervisor
+from crawler.stores._embedded import LiteSupervisor
 from crawler.stores.milvus import Milvus, MilvusSettings
 from plugins.collections import tables
 from plugins.collections.catalogue import CollectionCatalogue
@@ -79,7 +81,7 @@ class Model:
 
     async def __call__(self, model: str, texts: Sequence[str], principal: Principal) -> list[list[float]]:
         self.queries.append(model)
-        return [words(text, self.dimension) for text in texts]
+        return [words(given, self.dimension) for given in texts]
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         self.called.set()
@@ -88,7 +90,7 @@ class Model:
             raise EmbeddingFailed
         if self.waits is not None:
             await asyncio.wait_for(self.waits.wait(), LIMIT_S)
-        return [words(text, self.dimension) for text in texts]
+        return [words(given, self.dimension) for given in texts]
 
 
 class ModelCrawlers(Crawlers):
@@ -103,6 +105,7 @@ class ModelCrawlers(Crawlers):
 
 
 def a_config(folder: Path, **collections: Any) -> Config:
+    url = os.environ.get("TEST_DATABASE_URL")
     defaults: dict[str, Any] = {
         "create": [Creation(subjects=["user:kc/alice"])],
         "embedding_model": MODEL,
@@ -112,7 +115,7 @@ def a_config(folder: Path, **collections: Any) -> Config:
         folder=folder,
         identity=IdentityConfig(sources=[Source(use="oidc", name="kc"), Source(use="oidc", name="other")]),
         collections=CollectionsConfig(**{**defaults, **collections}),
-        storage=StorageConfig(data_dir=folder / "data"),
+        storage=StorageConfig(data_dir=folder / "data", database=SecretStr(url) if url else None),
         tools=[ToolEntry(use="search_documents", allow=["group:kc/staff"])],
     )
 
@@ -227,6 +230,18 @@ def an_upload(text: str, **fields: Any) -> Upload:
     return Upload(**{**values, **fields})
 
 
+async def make_tables(config: Config) -> None:
+    """SQLite in the test's folder, or the Postgres of `TEST_DATABASE_URL`, which is emptied."""
+    url = database_url(config.storage)
+    if not url.startswith("sqlite"):
+        database = Database(url)
+        async with database.write() as connection:
+            await connection.execute(text("DROP SCHEMA public CASCADE"))
+            await connection.execute(text("CREATE SCHEMA public"))
+        await database.close()
+    migrate(url)
+
+
 @pytest.fixture(scope="session")
 def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteSupervisor]:
     """The embedded Milvus in its own process, one for all tests of this run."""
@@ -247,9 +262,9 @@ async def store(lite: LiteSupervisor) -> AsyncIterator[Milvus]:
 
 @pytest.fixture
 async def world(tmp_path: Path, store: Milvus) -> AsyncIterator[World]:
-    """Alice may create collections; nobody has anything by policy but what a test's policy says."""
+    """Alice may create collections; by policy everybody queries `open-*`, and nobody anything else."""
     config = a_config(tmp_path, policy=[Policy(names="open-*", discover=["*"], query=["*"])])
-    migrate(database_url(config.storage))
+    await make_tables(config)
     made = World(config, store)
     yield made
     await made.database.close()

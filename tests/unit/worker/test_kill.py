@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crawler.stores.embedded import LiteSupervisor
+from crawler.stores._embedded import LiteSupervisor
 from crawler.stores.milvus import Milvus
-from plugins.collections.database import database_url, migrate
 from plugins.collections.jobs import workers_alive
-from tests.support.collections import LIMIT_S, World, a_config
+from tests.support.collections import LIMIT_S, World, a_config, make_tables
 from tests.support.gated_store import GATES
 
 ROOT = Path(__file__).parents[3]
@@ -76,11 +75,14 @@ class Installation:
 @pytest.fixture
 async def installation(tmp_path: Path, store: Milvus, lite: LiteSupervisor) -> AsyncIterator[Installation]:
     config = a_config(tmp_path, embedding_model="local/minilm")
-    migrate(database_url(config.storage))
+    await make_tables(config)
+    database = config.storage.database
     settings = {
         "identity": {"sources": [{"use": "oidc", "name": "kc"}]},
+        "worker": {"lease_s": 3},
         "storage": {
             "data_dir": str(config.storage.data_dir),
+            "database": database.get_secret_value() if database else None,
             "store": {"use": "tests.support.gated_store", "uri": str(lite.path)},
         },
     }

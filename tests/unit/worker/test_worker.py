@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from crawler.fetch import Fetched
 from plugins.collections import tables
 from plugins.collections.jobs import LeaseLost, beat, workers_alive
+from plugins.collections.records import CollectionRecord
 from plugins.core.errors import UnknownCollection
 from plugins.core.shapes import DocumentPatch
+from plugins.worker.crawlers import Crawlers, NotConfigured
 from tests.support.collections import World, an_upload
 
 
@@ -184,3 +189,86 @@ async def test_a_live_worker_is_seen(world: World) -> None:
     await beat(world.database, "one")
     await beat(world.database, "one")
     assert await workers_alive(world.database) == 1
+
+
+async def test_a_document_by_address_is_fetched_once_and_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+
+    async def fetch(url: str, *, max_bytes: int) -> Fetched:
+        fetched.append(url)
+        content = b"<html><body><h1>Leave</h1><p>Thirty days.</p></body></html>"
+        return Fetched(content=content, filename="leave.html", media_type="text/html")
+
+    monkeypatch.setattr("plugins.worker.worker.fetch", fetch)
+    await world.collection()
+    upload = an_upload("", markdown=None, url="https://example.com/leave", filename="leave", sha256="")
+    [document] = await world.documents.add(world.alice, "handbook", [upload])
+    world.model.fails = 1
+    await world.work()
+    done = await world.documents.get(world.alice, "handbook", document.id)
+    assert (done.status, done.filename, done.usage_bytes > 0) == ("completed", "leave.html", True)
+    await world.documents.change(world.alice, "handbook", document.id, DocumentPatch(metadata={"year": 1}))
+    await world.work()
+    assert fetched == ["https://example.com/leave"]
+    original = await world.documents.content(world.alice, "handbook", document.id)
+    assert b"Thirty days" in original.path.read_bytes()
+
+
+async def test_an_upload_whose_file_is_gone_says_so(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "text")
+    for path in (world.config.storage.data_dir / "originals").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    await world.work()
+    failed = await world.documents.get(world.alice, "handbook", document.id)
+    assert failed.last_error is not None
+    assert "Upload it again" in failed.last_error.message
+
+
+async def test_files_that_no_row_needs_are_swept_when_they_are_old(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "text")
+    orphan = world.originals.spool_dir / "orphan"
+    orphan.write_text("x")
+    await world.originals.put(document.collection_id, "no-such", "0" * 32, orphan)
+    root = world.config.storage.data_dir / "originals"
+    for folder in root.glob("*/*"):
+        os.utime(folder, (1, 1))
+    await world.work()
+    await world.documents.wait(world.alice, "handbook", [document.id], 1)
+
+    async def swept() -> bool:
+        return len([path for path in root.rglob("*") if path.is_file()]) == 1
+
+    async with world.working():
+        await world.until(swept)
+
+
+def test_a_collection_whose_settings_are_gone_says_what_to_do(world: World) -> None:
+    crawlers = Crawlers(world.config, world.store)
+    record = CollectionRecord(
+        id="vs_1",
+        name="a",
+        state="ready",
+        kind="bundle",
+        description="",
+        metadata={},
+        pipeline="default",
+        embedding_model="ollama/nomic",
+        dimension=768,
+        metric="COSINE",
+        retrieval="hybrid",
+        store_name="c_1",
+        created_by="kc/alice",
+        created_at=0.0,
+        written_at=0.0,
+    )
+    with pytest.raises(NotConfigured, match=r"worker\.proxy_url"):
+        crawlers.get(record, "kc/alice")
+    with pytest.raises(NotConfigured, match="pipeline `gone`"):
+        crawlers.get(replace(record, pipeline="gone"), "kc/alice")
+    with pytest.raises(NotConfigured, match="local/os"):
+        crawlers.get(replace(record, embedding_model="local/os"), "kc/alice")

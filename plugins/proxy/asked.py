@@ -71,7 +71,8 @@ def read(data: Mapping[str, Any], rag: bool | str | None) -> Asked | None:
         if not names:
             raise InvalidRequest(f"the header {HEADER} names no collection", param=HEADER)
         asked = replace(asked, collections=names, param=HEADER, by_client=True)
-    for index, tool in enumerate(data.get("tools") or ()):
+    tools = data.get("tools")
+    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         if is_file_search(tool):
             search = _validated(FileSearch, tool, f"tools.{index}")
             asked = _with(asked, search, search.vector_store_ids, f"tools.{index}.vector_store_ids")

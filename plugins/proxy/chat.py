@@ -7,7 +7,7 @@ untouched too.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from litellm.caching.dual_cache import DualCache
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy import proxy_server
 from litellm.proxy._types import UserAPIKeyAuth
-from litellm.types.utils import LLMResponseTypes, ModelResponse
+from litellm.types.utils import LLMResponseTypes, ModelResponse, ModelResponseStream
 
 from crawler.errors import CrawlError
 from plugins.core.config import ChatConfig, Profile
@@ -26,6 +26,7 @@ from plugins.core.identity import Principal
 from plugins.core.ports import Call, Scope
 from plugins.core.toolbox import Toolbox
 from plugins.proxy import asked as asking
+from plugins.proxy import guardrails
 from plugins.proxy.asked import Asked
 from plugins.proxy.auth import Refusal, principal_of
 from plugins.proxy.chunks import as_stream, collected
@@ -106,8 +107,14 @@ class ChatHooks(CustomLogger):
                 yield chunk
             return
         chunks = self._loop(turn, request_data, response).run(response)
+        blind = guardrails.without_stream_hook(request_data)
+        sent: list[ModelResponseStream] = []
         try:
             async for chunk in chunks:
+                if blind and chunk.choices and chunk.choices[0].finish_reason:
+                    await guardrails.show(blind, sent, request_data, user_api_key_dict)
+                if blind:
+                    sent.append(chunk)
                 yield chunk
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, turn.call.request_id) from error
@@ -122,6 +129,9 @@ class ChatHooks(CustomLogger):
         if turn is None or not isinstance(response, ModelResponse):
             return None
         self._turns.pop(data["litellm_logging_obj"])
+        if not response.choices[0].message.tool_calls:
+            response.model = fallback_of(response) or response.model
+            return None
         answer = await self._collect(replace(turn, wants_usage=True, events=False), data, response)
         # Guardrails ran on round one before this hook: they must see what the client will get. The turn
         # is gone, so this does not come here again.
@@ -150,6 +160,7 @@ class ChatHooks(CustomLogger):
         parts = self._parts()
         profile = _profile(parts.config, asked)
         scope = await _scope(parts, principal, asked, profile)
+        check_shape(data)
         schemas = parts.toolbox.schemas(principal, profile.tools)
         if not schemas:
             if asked.by_client:
@@ -157,10 +168,8 @@ class ChatHooks(CustomLogger):
             return None
         offered = frozenset(schema["function"]["name"] for schema in schemas)
         own = client_tools(data, offered)
-        if (data.get("n") or 1) != 1:
-            raise InvalidRequest("`n` must be 1 when documents are searched", param="n")
         data["tools"] = [*schemas, *(data.get("tools") or ())]
-        data["messages"] = with_prompt(data.get("messages") or [], parts.prompt)
+        data["messages"] = with_prompt(data["messages"], parts.prompt)
         stream = bool(data.get("stream"))
         options = data.get("stream_options") or {}
         wants_usage = options.get("include_usage") is True and not data.get("_litellm_strip_stream_usage")
@@ -250,6 +259,23 @@ def ask_again(data: dict[str, Any], fallback: str | None) -> Ask:
         return await router.acompletion(**{**request, "messages": list(messages)})
 
     return ask
+
+
+def check_shape(data: Mapping[str, Any]) -> None:
+    """Whether our tools and instructions can be put into the request.
+
+    Raises:
+        InvalidRequest: Not into this one.
+    """
+    messages = data.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InvalidRequest("`messages` must be a list of messages", param="messages")
+    if not isinstance(data.get("tools") or [], list):
+        raise InvalidRequest("`tools` must be a list of tools", param="tools")
+    if not isinstance(data.get("stream_options") or {}, dict):
+        raise InvalidRequest("`stream_options` must be an object", param="stream_options")
+    if (data.get("n") or 1) != 1:
+        raise InvalidRequest("`n` must be 1 when documents are searched", param="n")
 
 
 def client_tools(data: dict[str, Any], offered: frozenset[str]) -> list[str | None]:

@@ -32,6 +32,10 @@ class Slot:
         self.client_index: int | None = None
         """Its place among the calls that the client gets; None = not the client's."""
 
+    @property
+    def arguments(self) -> str:
+        return "".join((piece.get("function") or {}).get("arguments") or "" for piece in self.pieces)
+
 
 class Round:
     """One call of the model: what the client may see of it, and what it asks to be run.
@@ -61,7 +65,9 @@ class Round:
         pieces = [as_dict(piece) for piece in choice.delta.tool_calls or ()]
         # The round is only put together when there is a tool call: the pieces' indexes made right.
         slots = [self._slot(piece) for piece in pieces]
-        if pieces or given:
+        if given and not pieces:
+            self._chunks.append(chunk)
+        elif pieces:
             renumbered = [{**piece, "index": s.index} for piece, s in zip(pieces, slots, strict=True)]
             self._chunks.append(
                 make_chunk(chunk.id, chunk.created, {**given, "tool_calls": renumbered or None})
@@ -80,9 +86,9 @@ class Round:
         return len(self._slots) > self._clients
 
     @property
-    def names(self) -> list[str]:
-        """Names of the tools that were called, each once."""
-        return list(dict.fromkeys(slot.name for slot in self._slots))
+    def calls(self) -> list[tuple[str, str]]:
+        """Name and arguments of each call, as they came."""
+        return [(slot.name, slot.arguments) for slot in self._slots]
 
     def message(self) -> Message:
         """The assistant's message of this round, with every tool call whole and identified."""

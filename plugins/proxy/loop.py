@@ -44,6 +44,8 @@ Ask = Callable[[list[dict[str, Any]], bool], Awaitable[Chunks]]
 """Calls the model again: with the messages so far, and whether tools are offered."""
 
 NO_RESULT = "Nothing was found."
+MAX_SHOWN = 120
+"""Characters of a query in a status line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +112,18 @@ class Loop:
                 while (chunk := await self._next(stream, own=number > 1)) is not None:
                     self._identify(chunk, stream)
                     if given := self._shown(current.take(chunk)):
-                        yield self._chunk(given)
+                        yield self._like(chunk, self._chunk(given))
             finally:
                 if number > 1:  # the first is LiteLLM's to close
                     await close(stream)
             self._usage = total(self._usage, current.usage)
             if number > self._turn.config.max_rounds or current.client_calls or not current.own_calls:
                 break
-            for event in self._announce(current, done=False):
-                yield event
+            if self._turn.events:
+                yield self._announce(current, done=False)
             await self._run_tools(current)
-            for event in self._announce(current, done=True):
-                yield event
+            if self._turn.events:
+                yield self._announce(current, done=True)
             stream = await self._ask_again(number < self._turn.config.max_rounds)
             self._new_round = True
         for last in self._ending(current):
@@ -228,14 +230,21 @@ class Loop:
         chunk._hidden_params = self._hidden
         return chunk
 
+    @staticmethod
+    def _like(chunk: ModelResponseStream, shown: ModelResponseStream) -> ModelResponseStream:
+        """With what stands in a chunk beside its delta."""
+        if chunk.system_fingerprint is not None:
+            shown.system_fingerprint = chunk.system_fingerprint
+        if (logprobs := getattr(chunk.choices[0], "logprobs", None)) is not None:
+            shown.choices[0].logprobs = logprobs
+        return shown
+
     def _event(self, content: dict[str, Any]) -> ModelResponseStream:
         return make_event(self._id, self._created, content, model=self._model)
 
-    def _announce(self, current: Round, *, done: bool) -> list[ModelResponseStream]:
-        if not self._turn.events:
-            return []
-        names = ", ".join(f"`{name}`" for name in current.names)
-        return [self._event(status_event(f"{'Ran' if done else 'Running'} {names}", done=done))]
+    def _announce(self, current: Round, *, done: bool) -> ModelResponseStream:
+        calls = dict.fromkeys(described(name, arguments) for name, arguments in current.calls)
+        return self._event(status_event("; ".join(calls), done=done))
 
     def _ending(self, last: Round) -> list[ModelResponseStream]:
         """Citations, the finish chunk and the usage."""
@@ -260,6 +269,15 @@ class Loop:
         if self._turn.wants_usage:
             chunks.append(self._chunk(None, usage=self._usage or Usage()))
         return chunks
+
+
+def described(tool: str, arguments: str) -> str:
+    """A call in words for Open WebUI's users."""
+    try:
+        query = json.loads(arguments or "{}").get("query")
+    except (ValueError, AttributeError):
+        query = None
+    return f"Searching: {query[:MAX_SHOWN]}" if isinstance(query, str) else f"Running {tool}"
 
 
 def public(error: Exception) -> BundleError:

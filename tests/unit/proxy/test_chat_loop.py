@@ -224,3 +224,26 @@ async def test_the_answer_names_the_model_that_a_fallback_chose_and_goes_on_with
         group = (await proxy.plain()).model
     assert group == "extractive"
     assert proxy.router.requests[1]["model"] == "extractive"
+
+
+async def test_reasoning_reaches_the_client_and_goes_back_to_the_model(proxy_with: Any) -> None:
+    thought = {"reasoning_content": "They ask about notice."}
+    proxy = proxy_with(Round([thought, SEARCH]), Round([text("30 days")]))
+    chunks = await proxy.stream()
+    assert chunks[0].choices[0].delta.reasoning_content == "They ask about notice."
+    [assistant] = [m for m in proxy.router.requests[1]["messages"] if m["role"] == "assistant"]
+    assert assistant["reasoning_content"] == "They ask about notice."
+    assert said(chunks) == "30 days"
+
+
+async def test_a_plain_answer_without_a_tool_call_is_the_models_own_whole(proxy_with: Any) -> None:
+    proxy = proxy_with(Round([text("hi")]))
+    response = await proxy.begin()
+    response.choices[0].logprobs = {"content": []}
+    assert await proxy.hooks.async_post_call_success_hook(proxy.data, proxy.auth, response) is None
+    assert len(proxy.router.requests) == 1
+
+
+async def test_a_finish_reason_of_the_model_is_kept(proxy_with: Any) -> None:
+    chunks = await proxy_with(Round([text("cut o")], finish_reason="length")).stream()
+    assert finishes(chunks) == ["length"]

@@ -13,7 +13,7 @@ from litellm.types.guardrails import GuardrailEventHooks
 
 from plugins.proxy.auth import Refusal
 from plugins.proxy.chat import ChatHooks
-from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, QUESTION, SEARCH, said
+from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, QUESTION, SEARCH, WHOLE, said
 from tests.support.fake_router import Round, text
 
 
@@ -96,6 +96,10 @@ async def test_a_profile_narrows_to_those_of_its_collections_that_the_caller_may
         ({"rag": {"max_num_results": 0}}, 400, "rag.max_num_results"),
         ({"rag": {"filters": {"type": "eq"}}}, 400, "rag.filters.key"),
         ({"n": 2}, 400, "n"),
+        ({"messages": "hello"}, 400, "messages"),
+        ({"messages": None}, 400, "messages"),
+        ({"tools": "all"}, 400, "tools"),
+        ({"stream_options": "usage"}, 400, "stream_options"),
         (
             {"tools": [{"type": "function", "function": {"name": "search_documents"}}]},
             400,
@@ -160,6 +164,10 @@ async def test_open_webui_gets_events_instead_of_annotations_and_numbers_that_ma
     assert not any(getattr(c.choices[0].delta, "annotations", None) for c in chunks if c.choices)
     events = [chunk.event for chunk in chunks if getattr(chunk, "event", None)]
     assert [event["type"] for event in events] == ["status", "status", "source", "source"]
+    assert [event["data"] for event in events[:2]] == [
+        {"description": "Searching: notice", "done": False},
+        {"description": "Searching: notice", "done": True},
+    ]
     assert [event["data"]["document"] for event in events[2:]] == [
         ["Leave is 28 days."],
         ["The notice period is 30 days."],
@@ -182,6 +190,18 @@ async def test_a_guardrail_sees_the_final_plain_answer_and_can_refuse_it(proxy_w
     litellm.callbacks.insert(0, guardrail)
     with pytest.raises(HTTPException, match="blocked"):
         await proxy.plain()
+
+
+async def test_a_guardrail_without_a_hook_for_streams_sees_the_final_streamed_answer(proxy_with: Any) -> None:
+    guardrail = NoSecrets()
+    proxy = proxy_with(*ANSWER)
+    litellm.callbacks.append(guardrail)
+    assert said(await proxy.stream()) == WHOLE
+    assert guardrail.saw == [WHOLE]
+    proxy = proxy_with(Round([SEARCH]), Round([text("the SECRET")]))
+    litellm.callbacks.append(guardrail)
+    with pytest.raises(HTTPException, match="blocked"):
+        await proxy.stream()
 
 
 async def test_the_hooks_stand_before_guardrails_so_that_these_see_the_final_stream(proxy_with: Any) -> None:

@@ -7,14 +7,14 @@ import functools
 import sys
 from typing import Any
 
-from litellm.proxy import proxy_server
+from fastapi import FastAPI
 
 from crawler.contracts import Source, Store
 from crawler.crawler import CrawlerConfig, make_formats
 from crawler.errors import ConfigError
 from crawler.formats import choose
 from crawler.settings import validate
-from crawler.stores.embedded import LiteSupervisor
+from crawler.stores import LiteSupervisor
 from crawler.stores.milvus import Milvus
 from crawler.supervisor import Supervisor
 from plugins.api import collections, documents, health, jobs, search, tools
@@ -101,12 +101,12 @@ class Bundle:
             health.router(self.health, is_admin),
         ]
 
-    def start(self) -> None:
+    def start(self, app: FastAPI) -> None:
         """Start the children and mount the routes in LiteLLM's application."""
         for supervisor in self.supervisors.values():
             supervisor.start()
             atexit.register(supervisor.stop)
-        mount(proxy_server.app, self.routers)
+        mount(app, self.routers)
 
 
 def children(config: Config, store: Store[Any]) -> dict[str, Supervisor]:
@@ -138,8 +138,8 @@ def format_check(config: Config) -> Any:
 
 
 @functools.cache
-def current() -> Bundle:
+def started(app: FastAPI) -> Bundle:
     """The one bundle of this process, started."""
     bundle = Bundle(load(folder()))
-    bundle.start()
+    bundle.start(app)
     return bundle

@@ -29,7 +29,7 @@ from crawler.contracts import (
     audience_key,
 )
 from crawler.errors import ConfigError, FilterError, StoreError, StoreRefused, StoreUnavailable
-from crawler.stores.embedded import LiteSupervisor
+from crawler.stores._embedded import LiteSupervisor
 from crawler.stores.milvus import Milvus, MilvusSettings
 
 DIMENSION = 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import subprocess
 import threading
 import time
@@ -57,7 +58,7 @@ class Supervisor:
         """Take the lock; False when another process has it. Never waits."""
         if self._lock is not None:
             return True
-        file = self._lock_path.open("ab")
+        file = os.fdopen(os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600), "rb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -28,7 +28,7 @@ from crawler.errors import ConfigError, StoreCapability, StoreRefused
 from crawler.settings import Settings
 from crawler.stores import _filters, _rows
 from crawler.stores._connection import NOT_FOUND, NOT_LOADED, OLD_NOT_FOUND, Connection, code
-from crawler.stores.embedded import private_directory, socket_path
+from crawler.stores._embedded import private_directory, socket_path
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from crawler.errors import ConfigError
-from crawler.stores.embedded import MAX_SOCKET_BYTES, LiteSupervisor, answers, private_directory, socket_path
+from crawler.stores._embedded import MAX_SOCKET_BYTES, LiteSupervisor, answers, private_directory, socket_path
 
 HOLDER = """
 import sys
 from pathlib import Path
-from crawler.stores.embedded import LiteSupervisor
+from crawler.stores._embedded import LiteSupervisor
 supervisor = LiteSupervisor(Path(sys.argv[1]))
 supervisor.start()
 print(supervisor.pid, flush=True)

@@ -7,32 +7,21 @@ holder is gone. Nothing here may await: LiteLLM imports us inside its running lo
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import logging
 import os
 import re
 import socket as sockets
 import stat
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import IO
 
 from crawler.errors import ConfigError
-
-log = logging.getLogger(__name__)
+from crawler.supervisor import Supervisor
 
 # sun_path is 108 bytes on Linux and 104 on macOS, with the closing NUL.
 MAX_SOCKET_BYTES = 103
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 5.0
-STEADY_S = 30.0
-POLL_S = 0.5
-STOP_S = 5.0
 # HTTP/2's connection preface (RFC 9113, 3.4) and an empty SETTINGS frame: a gRPC server answers with its own.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
@@ -93,11 +82,10 @@ def answers(socket: Path, timeout_s: float = 1.0) -> bool:
         return False
 
 
-class LiteSupervisor:
+class LiteSupervisor(Supervisor):
     """Keeps the embedded store of ``path`` running.
 
-    ``start`` blocks until the store answers, then a thread watches: it restarts a process that died,
-    and takes the lock over when its holder is gone. The process ends by itself when its supervisor does.
+    ``start`` blocks until the store answers, whichever process runs it.
 
     Args:
         path: The store's directory; made when missing, else it must be ours with mode 0700.
@@ -110,39 +98,19 @@ class LiteSupervisor:
     def __init__(self, path: Path, socket: Path | None = None) -> None:
         self.path = private_directory(path)
         self.socket = socket or socket_path(path)
-        self.restarts = 0
-        self._lock: IO[bytes] | None = None
-        self._child: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
-        self._watcher: threading.Thread | None = None
-
-    @property
-    def holder(self) -> bool:
-        """Whether it is this process that runs the store."""
-        return self._lock is not None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of the store, where this process runs it."""
-        return self._child.pid if self._child else None
+        command = [
+            sys.executable,
+            "-m",
+            "crawler.stores._lite_server",
+            str(path / "milvus"),
+            str(self.socket),
+        ]
+        super().__init__(command, path / "supervisor.lock", "embedded store")
 
     @property
     def alive(self) -> bool:
         """Whether the store answers; waits at most a second."""
         return answers(self.socket)
-
-    def acquire(self) -> bool:
-        """Take the directory's lock; False when another process has it. Never waits."""
-        if self._lock is not None:
-            return True
-        file = os.fdopen(os.open(self.path / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600), "rb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        self._lock = file
-        return True
 
     def start(self, timeout_s: float = 30.0) -> None:
         """Start the store, or wait for the process that does.
@@ -150,59 +118,10 @@ class LiteSupervisor:
         Raises:
             ConfigError: It does not answer within ``timeout_s``.
         """
-        if self._watcher is not None:
-            return
-        self._watcher = threading.Thread(target=self._watch, name="milvus-lite", daemon=True)
-        self._watcher.start()
+        super().start()
         deadline = time.monotonic() + timeout_s
-        while not answers(self.socket):
+        while not self.alive:
             if time.monotonic() > deadline:
                 self.stop()
                 raise ConfigError([f"{self.path}: the embedded store did not start; its log says why"])
-            self._stopping.wait(0.05)
-
-    def stop(self) -> None:
-        """End the store, where this process runs it, and give the lock back; harmless when repeated."""
-        self._stopping.set()
-        if self._watcher is not None:
-            self._watcher.join(STOP_S + MAX_BACKOFF_S)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _watch(self) -> None:
-        while not self._stopping.is_set() and not self.acquire():
-            self._stopping.wait(POLL_S)
-        backoff = FIRST_BACKOFF_S
-        while not self._stopping.is_set():
-            started = time.monotonic()
-            status = self._run()
-            if status is None:
-                return
-            backoff = FIRST_BACKOFF_S if time.monotonic() - started > STEADY_S else backoff
-            log.error("The embedded store ended with status %s; starting it again", status)
-            self._stopping.wait(backoff)
-            backoff = min(2 * backoff, MAX_BACKOFF_S)
-            self.restarts += 1
-
-    def _run(self) -> int | None:
-        """Run the store until it ends (its exit status) or we are to stop (None)."""
-        database = self.path / "milvus"
-        command = [sys.executable, "-m", "crawler.stores._lite_server", str(database), str(self.socket)]
-        # A session of its own, so that Ctrl-C reaches only us, who end it.
-        try:
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
-        except OSError as error:
-            return error.errno
-        self._child = child
-        while not self._stopping.is_set():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                status = child.wait(POLL_S)
-                child.communicate()
-                return status
-        try:
-            child.communicate(timeout=STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-        return None
+            time.sleep(0.05)

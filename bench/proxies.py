@@ -1,0 +1,109 @@
+"""Two real proxies side by side: the stock one, and the stock one with our lines in its YAML."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.models import DIMENSION
+from tests.support.collections import MODEL
+from tests.support.issuer import issuer
+from tests.support.proxy import MASTER_KEY, ROOT, proxy
+
+PLAIN, STREAMED, WITH_DOCUMENTS = "plain", "streamed", "with-documents"
+SOURCE = "kc"
+TOKEN_S = 3600
+GROUP = "staff"
+
+STOCK: dict[str, Any] = {
+    "model_list": [
+        {
+            "model_name": PLAIN,
+            "litellm_params": {"model": "openai/x", "api_key": "x", "mock_response": "Hello."},
+        },
+        {"model_name": STREAMED, "litellm_params": {"model": "bench/stream"}},
+        {
+            "model_name": WITH_DOCUMENTS,
+            "litellm_params": {"model": "bench/stream"},
+            "model_info": {"rag": True},
+        },
+        {
+            "model_name": MODEL,
+            "litellm_params": {"model": "bench/embedding"},
+            "model_info": {"mode": "embedding", "output_vector_size": DIMENSION},
+        },
+    ],
+    "litellm_settings": {
+        "custom_provider_map": [{"provider": "bench", "custom_handler": "bench.models.models"}]
+    },
+    "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
+}
+OURS: dict[str, Any] = {
+    **STOCK,
+    "litellm_settings": {**STOCK["litellm_settings"], "callbacks": ["plugins.entry.hooks"]},
+    "general_settings": {
+        **STOCK["general_settings"],
+        "custom_auth": "plugins.entry.authenticate",
+        "custom_auth_run_common_checks": True,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A proxy and the credential that is sent to it."""
+
+    url: str
+    key: str
+
+    def session(self) -> aiohttp.ClientSession:
+        """A client that keeps its connections open."""
+        return aiohttp.ClientSession(
+            self.url,
+            headers={"Authorization": f"Bearer {self.key}"},
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=60),
+        )
+
+
+@dataclass(frozen=True)
+class Sides:
+    stock: Side
+    ours: Side
+    folder: Path
+    """Where our proxy keeps its data, under `data`."""
+
+
+@contextmanager
+def sides(folder: Path) -> Iterator[Sides]:
+    """Start both, and the issuer whose RS256 token our proxy is sent; end all of them in any case."""
+    ours_folder, stock_folder = folder / "ours", folder / "stock"
+    stock_folder.mkdir()
+    shutil.copytree(ROOT / "config" / "prompts", ours_folder / "config" / "prompts")
+    with issuer() as realm:
+        config: dict[str, dict[str, Any]] = {
+            "identity": {
+                "identity": {
+                    "sources": [
+                        {"use": "oidc", "name": SOURCE, "issuer": realm.url, "audience": "litellm"},
+                        {"use": "litellm"},
+                    ]
+                }
+            },
+            "collections": {"collections": {"embedding_model": MODEL}},
+            "storage": {"storage": {"data_dir": str(ours_folder / "data")}},
+            "tools": {"tools": [{"use": "search_documents", "allow": ["*"]}]},
+            "limits": {"worker": {"embedded": False}},
+        }
+        token = realm.token("alice", groups=[f"/{GROUP}"], exp=realm.claims()["exp"] + TOKEN_S)
+        with (
+            proxy(stock_folder, STOCK, {}) as stock,
+            proxy(ours_folder, OURS, config) as ours,
+        ):
+            yield Sides(Side(stock.url, MASTER_KEY), Side(ours.url, token), ours_folder)

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import os
-import signal
-import stat
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from crawler import registry
-from crawler.contracts import (
-    Chunk,
-    Comparison,
-    Compound,
-    Document,
-    Filter,
-    Hit,
-    Query,
-    Ranker,
-    Retrieval,
-    Store,
-    audience_key,
+from crawler.contracts import Comparison, Compound, Filter, Query, Ranker, Retrieval, Store, audience_key
+from crawler.errors import ConfigError, FilterError, StoreError, StoreRefused
+from crawler.stores.milvus import Milvus
+from tests.support.stores import (
+    ALICE,
+    BOB,
+    DIMENSION,
+    EVERYONE,
+    document,
+    documents,
+    query,
 )
-from crawler.errors import ConfigError, FilterError, StoreError, StoreRefused, StoreUnavailable
-from crawler.stores._embedded import LiteSupervisor
-from crawler.stores.milvus import Milvus, MilvusSettings
 
-DIMENSION = 8
-EVERYONE = frozenset({"everyone"})
-ALICE = audience_key(["user:keycloak/alice"])
-BOB = audience_key(["user:keycloak/bob"])
 RANKERS: tuple[Ranker, ...] = ("rrf", "dense", "bm25")
 NASTY = [
     'a"b',
@@ -82,108 +67,6 @@ COMPARISONS: list[tuple[Filter, set[str]]] = [
     ),
 ]
 """On six documents d0 to d5 with the codes c0 to c5 of the years 2020 to 2025, every other one a draft."""
-
-
-@pytest.fixture(scope="module")
-def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteSupervisor]:
-    running = LiteSupervisor(tmp_path_factory.mktemp("data") / "milvus")
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop()
-
-
-@pytest.fixture(params=["embedded", "server"] if os.environ.get("MILVUS_URI") else ["embedded"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Milvus]:
-    if request.param == "server":
-        uri = os.environ["MILVUS_URI"]
-    else:
-        uri = str(request.getfixturevalue("supervisor").path)
-    opened = Milvus(MilvusSettings(uri=uri))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def embedded(supervisor: LiteSupervisor) -> AsyncIterator[Milvus]:
-    opened = Milvus(MilvusSettings(uri=str(supervisor.path)))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def name(store: Milvus) -> AsyncIterator[str]:
-    made = f"vs_{uuid4().hex}"
-    hybrid = (await store.capabilities()).hybrid
-    await store.create(made, dimension=DIMENSION, metric="COSINE", retrieval="hybrid" if hybrid else "dense")
-    yield made
-    await store.drop(made)
-
-
-def vector(angle: float) -> tuple[float, ...]:
-    """A unit vector; the nearer two angles (radians), the higher the cosine."""
-    return (math.cos(angle), math.sin(angle)) + (0.0,) * (DIMENSION - 2)
-
-
-def document(
-    collection: str,
-    texts: list[str],
-    *,
-    document_id: str = "doc",
-    revision: str = "r1",
-    group: tuple[str, ...] | None = None,
-    title: str = "Handbook",
-    attributes: dict[str, object] | None = None,
-) -> Document:
-    chunks = tuple(
-        Chunk(
-            index=index,
-            start=10 * index,
-            end=10 * index + len(text),
-            content=text,
-            headings=("Leave", "Notice"),
-            page_first=index + 1,
-            page_last=index + 1,
-            dense=vector(index / 100),
-        )
-        for index, text in enumerate(texts)
-    )
-    return Document(
-        collection=collection,
-        document_id=document_id,
-        revision=revision,
-        source="handbook.pdf",
-        security_group=group,
-        metadata={"title": title, "language": "en", "created_at": "2026-01-02T03:04:05Z"},
-        attributes=attributes or {},
-        chunks=chunks,
-    )
-
-
-def query(
-    text: str = "notice", ranker: Ranker = "rrf", limit: int = 50, filters: Filter | None = None
-) -> Query:
-    return Query(
-        text=text,
-        vector=vector(0),
-        ranker=ranker,
-        limit=limit,
-        filters=filters,
-        fresh=True,
-        fields={"code": "string", "year": "number", "draft": "boolean"},
-    )
-
-
-def documents(hits: list[Hit]) -> set[str]:
-    return {hit.document_id for hit in hits}
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
 
 
 def test_every_store_is_in_this_suite() -> None:
@@ -457,87 +340,3 @@ async def test_reading_while_writing_neither_fails_nor_loses_what_was_acknowledg
         assert len(await store.passages(name, "first", "r1", EVERYONE)) == 20
         assert await store.search(name, query(limit=5), EVERYONE)
     await writing
-
-
-# --- the embedded store's process --------------------------------------------------------------------
-
-
-async def test_a_killed_store_comes_back_and_loses_no_acknowledged_document(
-    supervisor: LiteSupervisor, embedded: Milvus
-) -> None:
-    name = f"vs_{uuid4().hex}"
-    await embedded.create(name, dimension=DIMENSION, metric="COSINE", retrieval="hybrid")
-    acknowledged: list[str] = []
-
-    async def writer(label: str) -> None:
-        for part in range(10_000):
-            document_id = f"{label}-{part}"
-            await embedded.write(document(name, ["notice"] * 30, document_id=document_id))
-            acknowledged.append(document_id)
-
-    for round_ in range(3):
-        before = len(acknowledged)
-        writers = [asyncio.create_task(writer(f"r{round_}w{number}")) for number in range(4)]
-        await until(lambda enough=before + 3 + 2 * round_: len(acknowledged) >= enough)  # type: ignore[misc]
-        assert supervisor.pid
-        restarts = supervisor.restarts
-        os.kill(supervisor.pid, signal.SIGKILL)
-        ended = await asyncio.gather(*writers, return_exceptions=True)
-        assert all(isinstance(error, StoreUnavailable) for error in ended), ended
-        assert not any(str(supervisor.path) in str(error) for error in ended)
-        await until(lambda before=restarts: supervisor.restarts > before and supervisor.alive)  # type: ignore[misc]
-        for document_id in acknowledged:
-            assert len(await embedded.passages(name, document_id, "r1", EVERYONE)) == 30
-    assert len(await embedded.search(name, query(limit=10), EVERYONE)) == 10
-    await embedded.drop(name)
-
-
-async def test_an_index_that_a_kill_left_half_written_is_built_anew(
-    supervisor: LiteSupervisor, embedded: Milvus
-) -> None:
-    name = f"vs_{uuid4().hex}"
-    await embedded.create(name, dimension=DIMENSION, metric="COSINE", retrieval="hybrid")
-    await embedded.write(document(name, ["notice"] * 30))
-    folder = supervisor.path / "milvus" / "collections" / name / "partitions" / "_default" / "indexes"
-    await until(lambda: len(list(folder.glob("*"))) == 3)
-    assert supervisor.pid
-    restarts = supervisor.restarts
-    os.kill(supervisor.pid, signal.SIGSTOP)
-    for path in folder.iterdir():
-        os.truncate(path, path.stat().st_size // 2)
-    os.kill(supervisor.pid, signal.SIGKILL)
-    await until(lambda: supervisor.restarts > restarts and supervisor.alive)
-    assert len(await embedded.search(name, query(limit=50), EVERYONE)) == 30
-    await embedded.drop(name)
-
-
-async def test_a_store_that_is_not_running_is_unavailable_and_the_error_names_no_path(tmp_path: Path) -> None:
-    store = Milvus(MilvusSettings(uri=str(tmp_path / "none"), timeout_s=5))
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable) as refused:
-            await store.ping()
-        assert str(tmp_path) not in str(refused.value)
-    await store.close()
-
-
-async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
-    store = Milvus(MilvusSettings(uri="http://127.0.0.1:1", timeout_s=5))
-    with pytest.raises(StoreUnavailable) as refused:
-        await store.search("vs_x", query(), EVERYONE)
-    assert "127.0.0.1" not in str(refused.value)
-    await store.close()
-
-
-def test_only_we_may_enter_the_directory_and_the_socket(supervisor: LiteSupervisor) -> None:
-    assert stat.S_IMODE(supervisor.path.stat().st_mode) == 0o700
-    assert stat.S_IMODE(supervisor.socket.parent.stat().st_mode) == 0o700
-    for path in supervisor.path.rglob("*"):
-        assert path.lstat().st_mode & 0o077 == 0, path
-
-
-async def test_a_directory_that_others_may_enter_is_not_connected_to(tmp_path: Path) -> None:
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o755)
-    store = Milvus(MilvusSettings(uri=str(tmp_path / "open")))
-    with pytest.raises(StoreRefused, match="private"):
-        await store.ping()

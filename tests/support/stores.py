@@ -1,0 +1,123 @@
+"""A store with passages, for the store's contract: fixtures and small documents."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from crawler.contracts import Chunk, Document, Filter, Hit, Query, Ranker, audience_key
+from crawler.stores import LiteSupervisor
+from crawler.stores.milvus import Milvus, MilvusSettings
+
+DIMENSION = 8
+EVERYONE = frozenset({"everyone"})
+ALICE = audience_key(["user:keycloak/alice"])
+BOB = audience_key(["user:keycloak/bob"])
+
+
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteSupervisor]:
+    running = LiteSupervisor(tmp_path_factory.mktemp("data") / "milvus")
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(params=["embedded", "server"] if os.environ.get("MILVUS_URI") else ["embedded"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Milvus]:
+    if request.param == "server":
+        uri = os.environ["MILVUS_URI"]
+    else:
+        uri = str(request.getfixturevalue("supervisor").path)
+    opened = Milvus(MilvusSettings(uri=uri))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def embedded(supervisor: LiteSupervisor) -> AsyncIterator[Milvus]:
+    opened = Milvus(MilvusSettings(uri=str(supervisor.path)))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def name(store: Milvus) -> AsyncIterator[str]:
+    made = f"vs_{uuid4().hex}"
+    hybrid = (await store.capabilities()).hybrid
+    await store.create(made, dimension=DIMENSION, metric="COSINE", retrieval="hybrid" if hybrid else "dense")
+    yield made
+    await store.drop(made)
+
+
+def vector(angle: float) -> tuple[float, ...]:
+    """A unit vector; the nearer two angles (radians), the higher the cosine."""
+    return (math.cos(angle), math.sin(angle)) + (0.0,) * (DIMENSION - 2)
+
+
+def document(
+    collection: str,
+    texts: list[str],
+    *,
+    document_id: str = "doc",
+    revision: str = "r1",
+    group: tuple[str, ...] | None = None,
+    title: str = "Handbook",
+    attributes: dict[str, object] | None = None,
+) -> Document:
+    chunks = tuple(
+        Chunk(
+            index=index,
+            start=10 * index,
+            end=10 * index + len(text),
+            content=text,
+            headings=("Leave", "Notice"),
+            page_first=index + 1,
+            page_last=index + 1,
+            dense=vector(index / 100),
+        )
+        for index, text in enumerate(texts)
+    )
+    return Document(
+        collection=collection,
+        document_id=document_id,
+        revision=revision,
+        source="handbook.pdf",
+        security_group=group,
+        metadata={"title": title, "language": "en", "created_at": "2026-01-02T03:04:05Z"},
+        attributes=attributes or {},
+        chunks=chunks,
+    )
+
+
+def query(
+    text: str = "notice", ranker: Ranker = "rrf", limit: int = 50, filters: Filter | None = None
+) -> Query:
+    return Query(
+        text=text,
+        vector=vector(0),
+        ranker=ranker,
+        limit=limit,
+        filters=filters,
+        fresh=True,
+        fields={"code": "string", "year": "number", "draft": "boolean"},
+    )
+
+
+def documents(hits: list[Hit]) -> set[str]:
+    return {hit.document_id for hit in hits}
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.02)

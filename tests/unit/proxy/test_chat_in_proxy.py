@@ -33,7 +33,11 @@ CONFIG = {
         model("chat", "ollama_chat/none", rag=True),
     ],
     "router_settings": {"disable_cooldowns": True, "fallbacks": [{"chat": ["extractive"]}]},
-    "litellm_settings": {"callbacks": ["tests.support.chat_entry.hooks", "tests.support.chat_entry.spend"]},
+    "litellm_settings": {
+        "callbacks": ["tests.support.chat_entry.hooks", "tests.support.chat_entry.spend"],
+        # With pings LiteLLM runs each step of our generator in a task of its own.
+        "sse_keepalive_ping_interval_seconds": 1,
+    },
     "general_settings": {
         "master_key": MASTER_KEY,
         "custom_auth": "tests.support.chat_entry.authenticate",

@@ -1,61 +1,18 @@
-"""A store with passages, for the store's contract: fixtures and small documents."""
+"""A store with passages, for the store's contract: small documents, queries and vectors."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from uuid import uuid4
-
-import pytest
+from collections.abc import Callable
 
 from crawler.contracts import Chunk, Document, Filter, Hit, Query, Ranker, audience_key
-from crawler.stores import LiteSupervisor
-from crawler.stores.milvus import Milvus, MilvusSettings
 
 DIMENSION = 8
 EVERYONE = frozenset({"everyone"})
 ALICE = audience_key(["user:keycloak/alice"])
 BOB = audience_key(["user:keycloak/bob"])
-
-
-@pytest.fixture(scope="module")
-def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteSupervisor]:
-    running = LiteSupervisor(tmp_path_factory.mktemp("data") / "milvus")
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop()
-
-
-@pytest.fixture(params=["embedded", "server"] if os.environ.get("MILVUS_URI") else ["embedded"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Milvus]:
-    if request.param == "server":
-        uri = os.environ["MILVUS_URI"]
-    else:
-        uri = str(request.getfixturevalue("supervisor").path)
-    opened = Milvus(MilvusSettings(uri=uri))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def embedded(supervisor: LiteSupervisor) -> AsyncIterator[Milvus]:
-    opened = Milvus(MilvusSettings(uri=str(supervisor.path)))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def name(store: Milvus) -> AsyncIterator[str]:
-    made = f"vs_{uuid4().hex}"
-    hybrid = (await store.capabilities()).hybrid
-    await store.create(made, dimension=DIMENSION, metric="COSINE", retrieval="hybrid" if hybrid else "dense")
-    yield made
-    await store.drop(made)
 
 
 def vector(angle: float) -> tuple[float, ...]:

@@ -54,7 +54,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads.
+        """A connection for reading; on SQLite each statement sees what is committed by then.
 
         Raises:
             Upstream: The database cannot be reached.
@@ -92,27 +92,29 @@ class Database:
 
 def open_engine(url: str) -> AsyncEngine:
     """An engine; on SQLite with WAL, foreign keys and write transactions that lock at their beginning."""
-    engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    if url.startswith("sqlite"):
+    if not url.startswith("sqlite"):
+        return create_async_engine(url, pool_pre_ping=True)
+    engine = create_async_engine(url)
 
-        @event.listens_for(engine.sync_engine, "connect")
-        def prepare(connection: Any, _record: object) -> None:
-            connection.isolation_level = None  # we say BEGIN ourselves, below
-            cursor = connection.cursor()
-            for pragma in (
-                f"busy_timeout = {BUSY_TIMEOUT_S * 1000}",
-                "journal_mode = WAL",
-                "synchronous = FULL",  # an acknowledged upload outlives a power cut
-                "foreign_keys = ON",
-            ):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_S * 1000}",
+            "journal_mode = WAL",
+            "synchronous = FULL",  # an acknowledged upload outlives a power cut
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
 
-        @event.listens_for(engine.sync_engine, "begin")
-        def begin(connection: Connection) -> None:
-            # A deferred transaction that later writes fails at once when another one wrote meanwhile.
-            write = connection.get_execution_options().get("write", False)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # Reads are single statements. A deferred transaction that later writes would fail at once when
+        # another one wrote meanwhile.
+        if connection.get_execution_options().get("write", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

@@ -148,12 +148,20 @@ class Queue:
             **_FREE,
         )
 
-    async def retry(self, job: Job, code: str, message: str) -> None:
-        """Try again later; ``last_error`` says why meanwhile. Raises LeaseLost."""
+    async def retry(self, job: Job, code: str, message: str, *, counted: bool = True) -> None:
+        """Try again later; ``last_error`` says why meanwhile. Raises LeaseLost.
+
+        Args:
+            job: The job.
+            code: Of the error.
+            message: Its public words.
+            counted: Whether this was one of the attempts that the document has.
+        """
         exponent = min(job.document.attempts - 1, 10)
         pause = min(self.backoff_s * 5**exponent, MAX_BACKOFF_S) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         told = {"error_code": code, "error_message": message} if job.action == "crawl" else {}
-        await self._change(job, not_before=now() + pause, **told, **_FREE)
+        attempts = job.document.attempts - (0 if counted else 1)
+        await self._change(job, not_before=now() + pause, attempts=attempts, **told, **_FREE)
 
     async def cleaned(self, job: Job) -> None:
         """The store holds nothing of other revisions any more. Raises LeaseLost."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import Audience, Hit, Query, Ranker, Store
@@ -17,7 +17,6 @@ from plugins.collections.database import Database
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     CollectionRecord,
-    DocumentRecord,
     Gate,
     audiences,
     document_record,
@@ -35,6 +34,8 @@ log = logging.getLogger(__name__)
 
 STORE_LIMIT = 200
 """The most that one search of the store answers (`Query.limit`)."""
+SPARE = 5
+"""So many more hits are asked for, in place of those that are dropped."""
 AT_ONCE = 8
 """Collections that one request searches at the same time."""
 FRESH_S = 60.0
@@ -142,7 +143,8 @@ class Searcher:
         hits = await self._store.passages(
             record.store_name, row.id, row.live_revision or "", admitted[record.id], pages=pages
         )
-        return await self._dress(principal, record, hits)
+        dressed = await self._dress(principal, record, hits)
+        return [_passage(record, current, hit) for current, hit in dressed]
 
     async def queryable(
         self, principal: Principal, named: Sequence[str] | None = None
@@ -222,30 +224,30 @@ class Searcher:
     ) -> list[Passage]:
         """The best passages of one collection; asks again for more while too many hits were dropped."""
         wanted = request.max_num_results
-        limit = min(wanted + 10, STORE_LIMIT)
+        limit = min(wanted + SPARE, STORE_LIMIT)
         record = target.collection
         while True:
             query = target.query.model_copy(update={"limit": limit})
             async with slots:
                 hits = await self._store.search(record.store_name, query, target.audience)
-            passages = await self._dress(principal, record, hits)
-            if len(passages) >= wanted or len(hits) < limit or limit == STORE_LIMIT:
-                return passages[:wanted]
+            dressed = await self._dress(principal, record, hits)
+            if len(dressed) >= wanted or len(hits) < limit or limit == STORE_LIMIT:
+                return [_passage(record, row, hit) for row, hit in dressed[:wanted]]
             limit = min(limit * 4, STORE_LIMIT)
 
     async def _dress(
         self, principal: Principal, record: CollectionRecord, hits: Sequence[Hit]
-    ) -> list[Passage]:
+    ) -> list[tuple[Row[Any], Hit]]:
         """Hits with their rows. A row that is gone, of another revision or not for them drops its hit."""
         if not hits:
             return []
         table = tables.documents
         ids = {hit.document_id for hit in hits}
-        query = select(*DOCUMENT_COLUMNS).where(table.c.collection_id == record.id, table.c.id.in_(ids))
+        query = select(*_DRESS).where(table.c.collection_id == record.id, table.c.id.in_(ids))
         async with self._database.read() as connection:
-            rows = {row.id: document_record(row) for row in await connection.execute(query)}
+            rows = {row.id: row for row in await connection.execute(query)}
         return [
-            _passage(record, row, hit)
+            (row, hit)
             for hit in hits
             if (row := rows.get(hit.document_id)) is not None
             and not row.deleting
@@ -254,7 +256,11 @@ class Searcher:
         ]
 
 
-def _passage(record: CollectionRecord, row: DocumentRecord, hit: Hit) -> Passage:
+_COLUMNS = ("id", "live_revision", "deleting", "acl", "filename", "title", "attributes")
+_DRESS = [tables.documents.c[name] for name in _COLUMNS]
+
+
+def _passage(record: CollectionRecord, row: Row[Any], hit: Hit) -> Passage:
     own = {key: hit.attributes[key] for key in OWN_FIELDS if key in hit.attributes}
     return Passage(
         collection_id=record.id,

@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from crawler.contracts import Document, Stage, Store
-from crawler.errors import CrawlError, UnreadableDocument
+from crawler.errors import CrawlError, StoreUnavailable, UnreadableDocument
 from crawler.fetch import fetch
 from plugins.collections.jobs import Job, LeaseLost, Queue, beat
 from plugins.collections.originals import Originals
@@ -128,6 +128,10 @@ class Worker:
         except LeaseLost:
             log.info("Document %s was replaced, deleted or taken over meanwhile", document.id)
             await self._queue.release(job)
+        except StoreUnavailable as error:  # not the document's fault: it waits for as long as it takes
+            log.warning("Document %s of %s waits for the store", document.id, document.collection_id)
+            with contextlib.suppress(LeaseLost):
+                await self._queue.retry(job, error.code, error.message, counted=False)
         except CrawlError as error:
             await self._failed(job, error.code, error.message, transient=error.transient, cause=error)
         except Exception as error:  # noqa: BLE001 - a surprise is this job's failure, not the worker's end
@@ -156,6 +160,7 @@ class Worker:
 
     async def _crawl(self, job: Job) -> None:
         row, collection = job.document, job.collection
+        await self._store.ping()  # before the costly stages
         if row.attempts > 1:  # an attempt under other settings may have left other passages
             await self._store.remove(collection.store_name, row.id, keep=row.live_revision)
         crawler = await asyncio.to_thread(self._crawlers.get, collection, row.uploaded_by)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import SecretStr
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, insert, select, text
 
 from plugins.collections.database import Database, database_url, migrate
-from plugins.collections.tables import collections, metadata
+from plugins.collections.tables import collections, metadata, workers
 from plugins.core.config import StorageConfig
 from plugins.core.errors import ConfigError, Upstream
 
@@ -55,6 +56,35 @@ async def test_a_database_that_is_gone_is_an_upstream_error(tmp_path: Path) -> N
         async with database.read() as connection:
             await connection.execute(select(collections))
     assert str(tmp_path) not in refused.value.message
+    await database.close()
+
+
+async def test_requests_cancelled_at_any_moment_leave_no_lock_and_no_half_write(
+    tmp_path: Path,
+) -> None:
+    url = database_url(StorageConfig(data_dir=tmp_path))
+    migrate(url)
+    database = Database(url)
+
+    async def write(name: str) -> None:
+        async with database.write() as connection:
+            for part in ("a", "b"):
+                await connection.execute(insert(workers).values(id=f"{name}-{part}", seen_at=0.0))
+
+    await write("warm")
+    for steps in range(120):
+        task = asyncio.create_task(write(str(steps)))
+        for _ in range(steps * 5):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=30)
+    async with asyncio.timeout(30):
+        await write("last")
+        async with database.read() as connection:
+            found = [row.id for row in await connection.execute(select(workers.c.id))]
+    names = {identifier.partition("-")[0] for identifier in found}
+    assert {"warm", "last"} <= names
+    assert len(found) == 2 * len(names)
     await database.close()
 
 

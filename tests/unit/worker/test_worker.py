@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from crawler.fetch import Fetched
+from crawler.stores import LiteSupervisor
 from plugins.collections import tables
 from plugins.collections.jobs import LeaseLost, beat, workers_alive
 from plugins.collections.records import CollectionRecord
@@ -42,6 +44,23 @@ async def test_a_transient_error_that_stays_ends_as_failed_with_its_reason(world
     assert failed.job is not None
     job = await world.documents.job(world.alice, failed.job.id)
     assert job.last_error == failed.last_error
+
+
+async def test_a_store_that_is_killed_meanwhile_costs_no_document(world: World, lite: LiteSupervisor) -> None:
+    await world.collection()
+    documents = [await world.add("handbook", f"words number {number}") for number in range(2)]
+    world.model.waits = asyncio.Event()
+    world.queue = replace(world.queue, max_attempts=1, backoff_s=0.2)
+    async with world.working():
+        await asyncio.wait_for(world.model.called.wait(), 30)
+        assert lite.pid is not None
+        os.kill(lite.pid, signal.SIGKILL)
+        world.model.waits.set()
+        await world.until(world.idle)
+    for document in documents:
+        done = await world.documents.get(world.alice, "handbook", document.id)
+        assert (done.status, done.last_error) == ("completed", None)
+        assert await world.stored(document) == 1
 
 
 async def test_a_broken_file_fails_once_and_the_same_bytes_may_be_tried_again(world: World) -> None:

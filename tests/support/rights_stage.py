@@ -1,0 +1,220 @@
+"""What the rights matrix plays on: identities, collections and documents, made over HTTP alone."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.support.proxy import MASTER_KEY
+from tests.support.rights_table import IDENTITIES, Identity
+
+INSIDERS = "group:local/insiders"
+INSIDER = "insider"
+"""May query, and is in every audience: shows that what others do not find is there to be found."""
+OWNER = "owner"
+"""Creates the collections and uploads what is nobody's `own`."""
+QUESTION = "What is the code word?"
+
+OPEN_TEXT, OPEN_NAME = "OPENTEXT7", "openname7"
+OWN_TEXT = "OWNTEXT7"
+CLOSED_TEXT, CLOSED_NAME = "CLOSEDTEXT7", "closedname7"
+HIDDEN, HIDDEN_TEXT = "hiddenthing7", "HIDDENTEXT7"
+"""In the names, and in the text, of a collection to which none of the identities has a right."""
+HIDDEN_NAME = f"matrixless-{HIDDEN}"
+NAME = "matrix-handbook"
+READY_S = 60.0
+
+
+def key(user: str, source: str = "local") -> str:
+    return f"sk-{source}-{user}-of-the-rights-matrix"
+
+
+def user(name: str, *groups: str, source: str = "local") -> dict[str, Any]:
+    return {"key": key(name, source), "user": name, "groups": list(groups)}
+
+
+HOLDERS = ["discover", "query", "add", "member", "manage"]
+READERS = {"query", "member", "manage", "master"}
+LOCAL = [user(name) for name in ("stranger", *HOLDERS, OWNER)] + [user(INSIDER, "insiders", "staff")]
+PARTNER = [user(name, "insiders", "staff", source="partner") for name in ("query", "add", INSIDER, OWNER)]
+"""The same names in another source."""
+
+CONFIG: dict[str, dict[str, Any]] = {
+    "identity": {
+        "identity": {
+            "sources": [
+                {"use": "api_keys", "name": "local", "keys": LOCAL},
+                {"use": "api_keys", "name": "partner", "keys": PARTNER},
+                {"use": "litellm"},
+            ]
+        }
+    },
+    "collections": {
+        "collections": {
+            "policy": [{"names": "matrix-*", "manage": ["role:litellm/proxy_admin"]}],
+            "create": [
+                {"names": "matrix-*", "subjects": ["role:litellm/proxy_admin"]},
+                {"subjects": [f"user:local/{OWNER}"]},
+            ],
+        }
+    },
+    "tools": {
+        "tools": [
+            {"use": "search_documents", "allow": ["*"]},
+            {"use": "read_document", "allow": ["*"]},
+            {
+                "use": "list_collections",
+                "allow": [f"user:local/{name}" for name in HOLDERS] + ["role:litellm/proxy_admin"],
+            },
+        ]
+    },
+}
+ACCESS = {
+    "discover": ["user:local/discover"],
+    "query": ["user:local/query", "user:local/member", f"user:local/{INSIDER}"],
+    "add": ["user:local/add", "user:local/member"],
+    "manage": ["user:local/manage", f"user:local/{OWNER}"],
+}
+
+
+def subject(identity: Identity) -> str:
+    return "user:litellm/proxy_admin" if identity == "master" else f"user:local/{identity}"
+
+
+@dataclass
+class Stage:
+    """A server with everything that the rows of the matrix speak of."""
+
+    url: str
+    clients: dict[str, httpx.Client]
+    collection: str = ""
+    """Its id."""
+    hidden: str = ""
+    hidden_document: dict[str, Any] = field(default_factory=dict)
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """open and closed, of the owner."""
+    own: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """By identity and `own` or `own closed`."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def client(self, name: str) -> httpx.Client:
+        if name not in self.clients:
+            raise AssertionError(f"nobody is called {name}")
+        return self.clients[name]
+
+    def ok(self, name: str, method: str, path: str, **options: Any) -> Any:
+        """The answer to a request that must succeed."""
+        answer = self.client(name).request(method, path, **options)
+        assert answer.is_success, f"{method} {path} as {name}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def create(self, name: str, access: Mapping[str, list[str]], description: str = "") -> str:
+        body = {"name": name, "description": description, "access": dict(access)}
+        return str(self.ok(OWNER, "POST", "/v1/collections/new", json=body)["id"])
+
+    def upload(
+        self, name: str, kind: str, text: str, file: str, collection: str | None = None
+    ) -> dict[str, Any]:
+        """A document of this identity; closed ones are for the insiders."""
+        closed = kind.endswith("closed")
+        document = {
+            "markdown": f"# {file}\n\nThe code word is {text}{next(self.numbers)}.",
+            "filename": f"{file}.md",
+            "metadata": {"department": file},
+            "acl": [INSIDERS] if closed else None,
+        }
+        path = f"/v1/collections/{collection or self.collection}/add"
+        view: dict[str, Any] = self.ok(name, "POST", path, json={"documents": [document]})["data"][0]
+        return view
+
+    def document(self, identity: Identity, kind: str) -> dict[str, Any]:
+        """The document that a row speaks of, as this identity sees the world."""
+        if kind in ("open", "closed"):
+            return self.documents[kind]
+        other = "closed" if kind.endswith("closed") else "open"
+        return self.own.get((identity, kind)) or self.documents[other]
+
+    def fresh(self, identity: Identity, kind: str) -> dict[str, Any]:
+        """A document of this kind that may be spoilt."""
+        who = identity if kind.startswith("own") else OWNER
+        text = CLOSED_TEXT if kind.endswith("closed") else OWN_TEXT
+        name = {"closed": CLOSED_NAME, "open": OPEN_NAME}.get(kind, f"{identity}-file")
+        return self.upload(who, kind, text, f"{name}-{next(self.numbers)}")
+
+    def fresh_collection(self) -> str:
+        return self.create(f"matrix-{next(self.numbers)}", ACCESS)
+
+    def unreadable(self, identity: str) -> set[str]:
+        """Texts that nobody may get to hear on behalf of this identity."""
+        words = {CLOSED_TEXT, HIDDEN_TEXT, f"{HIDDEN}.md"}
+        return words if identity in READERS else words | {OPEN_TEXT}
+
+    def forbidden(self, identity: str) -> set[str]:
+        """What no answer to this identity may hold."""
+        words = {CLOSED_TEXT, HIDDEN_TEXT, HIDDEN, self.hidden, self.hidden_document["id"]}
+        if identity in ("none", "stranger"):
+            words |= {NAME, self.collection}
+        if identity not in ("manage", "master"):
+            words |= {CLOSED_NAME, self.documents["closed"]["id"]}
+        if identity in ("none", "stranger", "discover", "add"):
+            words |= {OPEN_TEXT, OPEN_NAME, self.documents["open"]["id"]}
+        return words
+
+    def wait(self, collection: str) -> None:
+        """Until every document of the collection is searchable."""
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            found = self.ok(OWNER, "GET", f"/v1/collections/{collection}/documents?limit=1000")["data"]
+            if all(document["status"] == "completed" for document in found):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"documents are not ready: {found}")
+
+
+def prepare(stage: Stage) -> None:
+    """Make everything. Those without `add` upload what is their own before they lose it."""
+    everyone = [subject(identity) for identity in IDENTITIES if identity != "none"]
+    stage.collection = stage.create(NAME, {**ACCESS, "add": everyone}, "What everyone should know")
+    for identity in IDENTITIES:
+        if identity == "none":
+            continue
+        for kind, text in (("own", OWN_TEXT), ("own closed", CLOSED_TEXT)):
+            name = f"{identity}-{kind.replace(' ', '-')}"
+            stage.own[identity, kind] = stage.upload(identity, kind, text, name)
+    stage.documents["open"] = stage.upload(OWNER, "open", OPEN_TEXT, OPEN_NAME)
+    stage.documents["closed"] = stage.upload(OWNER, "closed", CLOSED_TEXT, CLOSED_NAME)
+    stage.hidden = stage.create(HIDDEN_NAME, {"query": [f"user:local/{INSIDER}"]}, HIDDEN)
+    stage.hidden_document = stage.upload(OWNER, "open", HIDDEN_TEXT, HIDDEN, stage.hidden)
+    stage.ok(OWNER, "PATCH", f"/v1/collections/{stage.collection}", json={"access": ACCESS})
+    stage.wait(stage.collection)
+    stage.wait(stage.hidden)
+
+
+@contextmanager
+def stage(url: str) -> Iterator[Stage]:
+    """A prepared stage on the server at ``url``, with a client for every identity."""
+    keys = {entry["user"]: entry["key"] for entry in LOCAL}
+    keys |= {f"partner/{entry['user']}": entry["key"] for entry in PARTNER}
+    keys |= {"none": "", "master": MASTER_KEY}
+    clients = {
+        name: httpx.Client(
+            base_url=url,
+            headers={"authorization": f"Bearer {value}"} if value else {},
+            timeout=60,
+            trust_env=False,
+        )
+        for name, value in keys.items()
+    }
+    made = Stage(url, clients)
+    try:
+        prepare(made)
+        yield made
+    finally:
+        for client in clients.values():
+            client.close()

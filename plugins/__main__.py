@@ -1,4 +1,8 @@
-"""`python -m plugins check`: is the configuration right? Exit status 1 when it is not."""
+"""Commands for the operator.
+
+`python -m plugins check`: is the configuration right? Exit status 1 when it is not.
+`python -m plugins reference`: docs/configuration.md, from the settings themselves.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,13 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="print all mistakes of the configuration at once")
     check.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
+    commands.add_parser("reference", help="print the configuration reference as markdown")
     args = parser.parse_args()
+    if args.command == "reference":
+        from plugins.bundle.reference import reference
+
+        print(reference(), end="")
+        return 0
     load_dotenv(Path(".env"))
 
     from plugins.bundle.check import check as find_mistakes

@@ -26,9 +26,13 @@ class ApiKey(Settings):
     Keys begin with `sk-`; `echo sk-$(openssl rand -hex 32)` makes one.
     """
     user: str = Field(min_length=1, max_length=255)
+    """The name that subjects and logs carry."""
     email: str | None = None
+    """For LiteLLM and its spend reports."""
     groups: list[str] = []
+    """Paths: `finance/eu`."""
     roles: list[str] = []
+    """Names of roles."""
 
     @field_validator("key")
     @classmethod
@@ -54,6 +58,7 @@ class ApiKey(Settings):
 
 class ApiKeysSettings(Settings):
     keys: list[ApiKey] = Field(min_length=1)
+    """Whose they are; no key may be there twice."""
 
     @field_validator("keys")
     @classmethod

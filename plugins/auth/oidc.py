@@ -54,12 +54,15 @@ class OidcSettings(Settings):
     audience: str | list[str] = Field(min_length=1)
     """One of these must be in the tokens' ``aud``."""
     algorithms: list[Algorithm] = Field(default=["RS256", "PS256", "ES256"], min_length=1)
+    """Signature algorithms that are accepted; symmetric ones are never."""
     token_types: list[str] = Field(default=["JWT", "at+jwt"], min_length=1)
     """What the header's ``typ`` may be. Only `at+jwt` is strictest, where the issuer sets it (RFC 9068)."""
     username_claim: str = "preferred_username"
+    """The claim that subjects and logs carry as the name."""
     groups_claim: str = "groups"
     """A path through nested claims is written with dots."""
     roles_claims: list[str] = ["realm_access.roles"]
+    """Paths of claims that hold roles, joined."""
     leeway_s: int = Field(default=30, ge=0, le=300)
     """How far the issuer's clock may be off."""
     jwks_cache_s: float = Field(default=300.0, gt=0)
@@ -67,6 +70,7 @@ class OidcSettings(Settings):
     jwks_refetch_s: float = Field(default=10.0, gt=0)
     """Unknown keys are looked for at most this often."""
     timeout_s: float = Field(default=5.0, gt=0, le=60)
+    """Of one request to the issuer, in seconds."""
     ca_file: FilePath | None = None
     """PEM file with the authorities to trust for the issuer's TLS certificate."""
 

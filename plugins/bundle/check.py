@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def check(folder: Path, proxy_config: Path | None) -> list[str]:
         return [*error.mistakes, *(check_proxy(proxy_config) if proxy_config else [])]
     mistakes = check_config(config)
     if proxy_config:
-        mistakes += check_proxy(proxy_config)
+        mistakes += check_proxy(proxy_config, set(config.chat.profiles))
     return mistakes
 
 
@@ -65,8 +66,8 @@ def check_chat(config: Config) -> list[str]:
     return mistakes
 
 
-def check_proxy(path: Path) -> list[str]:
-    """What LiteLLM's own YAML must say so that sign-in cannot be passed by."""
+def check_proxy(path: Path, profiles: set[str] | None = None) -> list[str]:
+    """What LiteLLM's own YAML says of us: sign-in that cannot be passed by, our models, our profiles."""
     try:
         content = read_yaml(path)
     except ConfigError as error:
@@ -74,21 +75,25 @@ def check_proxy(path: Path) -> list[str]:
     mistakes = []
     general = content.get("general_settings") or {}
     if general.get("custom_auth") != AUTHENTICATE:
-        mistakes.append(f"{path}: general_settings.custom_auth: must be {AUTHENTICATE}")
+        mistakes.append(f"general_settings.custom_auth: must be {AUTHENTICATE}")
     if general.get("custom_auth_run_common_checks") is not True:
         mistakes.append(
-            f"{path}: general_settings.custom_auth_run_common_checks: must be true, "
+            "general_settings.custom_auth_run_common_checks: must be true, "
             "or LiteLLM enforces neither models nor budgets"
         )
     callbacks = (content.get("litellm_settings") or {}).get("callbacks") or []
     if HOOKS not in (callbacks if isinstance(callbacks, list) else [callbacks]):
-        mistakes.append(f"{path}: litellm_settings.callbacks: must have {HOOKS}")
+        mistakes.append(f"litellm_settings.callbacks: must have {HOOKS}")
     for index, model in enumerate(content.get("model_list") or []):
-        name = str((model.get("litellm_params") or {}).get("model", ""))
-        if name.startswith("local/") and name.removeprefix("local/") not in registry.available(
-            "plugins.models"
-        ):
-            mistakes.append(
-                f"{path}: model_list[{index}].litellm_params.model: there is no built-in `{name}`"
-            )
-    return mistakes
+        mistakes += check_model(model, f"model_list[{index}]", profiles)
+    return [f"{path}: {line}" for line in mistakes]
+
+
+def check_model(model: dict[str, Any], where: str, profiles: set[str] | None) -> Iterator[str]:
+    """That a built-in model exists, and the profile that a model's `rag` names."""
+    provider, _, name = str((model.get("litellm_params") or {}).get("model", "")).partition("/")
+    if provider == "local" and name not in registry.available("plugins.models"):
+        yield f"{where}.litellm_params.model: there is no built-in model `{name}`"
+    rag = (model.get("model_info") or {}).get("rag")
+    if isinstance(rag, str) and profiles is not None and rag not in profiles:
+        yield f"{where}.model_info.rag: there is no profile `{rag}` in chat.profiles"

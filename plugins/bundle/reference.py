@@ -6,9 +6,9 @@ import inspect
 import re
 from collections.abc import Iterator
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -47,7 +47,7 @@ def reference() -> str:
     parts = [HEAD]
     for key, field in Config.model_fields.items():
         if key not in HIDDEN:
-            parts.append(f"## `{key}`\n\n{_doc(field)}{_section(field.annotation, key)}")
+            parts.append(f"## `{key}`\n\n{_doc(field)}{_section(field.annotation, key)}".rstrip() + "\n")
     parts.append(f"## A pipeline\n\n{_table(CrawlerConfig, 'pipelines.<name>')}")
     for title, package, contract in PLUGINS:
         parts.append(f"## {title}\n")
@@ -103,6 +103,8 @@ def _name(annotation: Any) -> str:
     if annotation is type(None):
         return "nothing"
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _name(arguments[0])
     if origin in (Union, UnionType):
         return " | ".join(_name(a) for a in arguments if a is not type(None))
     if origin in (list, tuple, frozenset):
@@ -111,7 +113,7 @@ def _name(annotation: Any) -> str:
         return f"mapping of {_name(arguments[1])}"
     if arguments:
         return " | ".join(f"`{a}`" for a in arguments)
-    names = {str: "text", int: "number", float: "number", bool: "true | false"}
+    names = {str: "text", int: "number", float: "number", bool: "true | false", ByteSize: "bytes"}
     return names.get(annotation, getattr(annotation, "__name__", "any").lower())
 
 
@@ -119,10 +121,12 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True, validated_data={})
-    if value is None or value is PydanticUndefined or isinstance(value, SecretStr):
+    if value in (None, PydanticUndefined, "") or isinstance(value, SecretStr):
         return ""
-    if isinstance(value, BaseModel) or (isinstance(value, list | tuple | dict) and value):
-        return "see below" if isinstance(value, BaseModel) else f"`{_plain(value)}`"
+    if isinstance(value, BaseModel):
+        return f"`{value.use}`" if hasattr(value, "use") else "see below"
+    if isinstance(value, list | tuple | dict):
+        return f"`{_plain(value)}`" if value else ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`"

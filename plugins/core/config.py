@@ -28,6 +28,7 @@ class Plugin(Settings):
     model_config = ConfigDict(extra="allow")
 
     use: str = Field(min_length=1)
+    """The plugin's file name, or the module of an outside package."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -46,9 +47,11 @@ class Allowance(Settings):
     """What LiteLLM lets these subjects do. The first entry that names the caller counts."""
 
     subjects: list[str] = Field(min_length=1)
+    """Subjects: `user:<source>/<name>`, `group:<source>/<path>`, `role:<source>/<name>` or `*`."""
     user_role: Literal["proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer"] = (
         "internal_user"
     )
+    """LiteLLM's role of the caller."""
     models: list[str] = []
     """Model names of this proxy that they may use; empty = all of them."""
     rpm_limit: int | None = Field(default=None, ge=1)
@@ -56,6 +59,7 @@ class Allowance(Settings):
     tpm_limit: int | None = Field(default=None, ge=1)
     """Tokens a minute."""
     max_parallel_requests: int | None = Field(default=None, ge=1)
+    """Requests at once."""
     max_budget: float | None = Field(default=None, ge=0)
     """US dollars."""
     priority: str | None = None
@@ -75,24 +79,33 @@ class Policy(Settings):
     names: str = "*"
     """A shell pattern: `*`, `hr-*`."""
     discover: list[str] = []
+    """Subjects that see them in lists."""
     query: list[str] = []
+    """Subjects that may search them."""
     add: list[str] = []
+    """Subjects that may upload to them."""
     manage: list[str] = []
+    """Subjects that may do everything with them."""
 
 
 class Creation(Settings):
     """Who may create collections, by the pattern of the new name."""
 
     names: str = "*"
+    """A shell pattern of the new name."""
     subjects: list[str] = Field(min_length=1)
+    """Subjects: `user:<source>/<name>`, `group:<source>/<path>`, `role:<source>/<name>` or `*`."""
 
 
 class CollectionsConfig(Settings):
     policy: list[Policy] = []
+    """Rights by the name of a collection; they add to what each collection grants itself."""
     create: list[Creation] = []
+    """Who may create collections; nobody by default."""
     embedding_model: str = "local/minilm"
     """The model of new collections that name none."""
     metric: Metric = "COSINE"
+    """How vectors of new collections are compared."""
     fields: dict[str, FieldType] = {}
     """Attributes of documents that filters may name, beside the built-in ones."""
 
@@ -127,6 +140,7 @@ class WorkerConfig(Settings):
     lease_s: float = Field(default=60.0, gt=0)
     """A job whose worker gives no sign for so long is taken over."""
     max_attempts: int = Field(default=5, ge=1)
+    """Tries of a job before it ends as failed."""
     concurrency: int = Field(default=1, ge=1)
     """Documents at once."""
 
@@ -142,6 +156,7 @@ class Profile(Settings):
     collections: list[str] | None = None
     """Names; None = all that the caller may query."""
     max_num_results: int = Field(default=8, ge=1, le=50)
+    """Passages of one search."""
     tools: list[str] | None = None
     """None = all that the caller may run."""
 
@@ -150,12 +165,15 @@ class ChatConfig(Settings):
     public_base_url: str = "http://127.0.0.1:4000"
     """Where people's browsers reach this proxy; citations link to it."""
     profiles: dict[str, Profile] = {"default": Profile()}
+    """By name; `default` is what `rag: true` means."""
     max_rounds: int = Field(default=5, ge=1, le=50)
     """Rounds of tool calls before the model must answer without tools."""
     deadline_s: float = Field(default=120.0, gt=0)
     """Of one request, all rounds together."""
     tool_timeout_s: float = Field(default=30.0, gt=0)
+    """Of one run of a tool, in seconds."""
     max_parallel_tools: int = Field(default=8, ge=1)
+    """Tools of one round that run at once."""
     prompt: str = "answer.md"
     """The file in `config/prompts/` that tells the model how to cite."""
 

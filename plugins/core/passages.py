@@ -10,7 +10,8 @@ from plugins.core.ports import Passage
 def place(passage: Passage) -> str:
     """Title, heading path and page: ``Handbook > Leave (page 3)``."""
     headings = [h for h in passage.headings if h != passage.title]
-    text = " > ".join([passage.title, *headings])
+    # In one line: what a file calls itself must not leave the place that we give it.
+    text = " > ".join(" ".join(part.split()) for part in (passage.title, *headings))
     if passage.page_first is None:
         return text
     last = passage.page_last or passage.page_first
@@ -21,7 +22,7 @@ def place(passage: Passage) -> str:
 
 
 def render(passages: Sequence[Passage], numbers: Sequence[int] | None = None) -> str:
-    """``[n] place`` and the passage between fences, for each passage.
+    """``[n] place``, the document's id and the passage between fences, for each passage.
 
     Args:
         passages: What was found, best first.
@@ -32,5 +33,6 @@ def render(passages: Sequence[Passage], numbers: Sequence[int] | None = None) ->
         fence = "```"
         while fence in passage.text:
             fence += "`"
-        blocks.append(f"[{number}] {place(passage)}\n{fence}passage\n{passage.text}\n{fence}")
+        opening = f"{fence}passage document_id={passage.document_id}"
+        blocks.append(f"[{number}] {place(passage)}\n{opening}\n{passage.text}\n{fence}")
     return "\n\n".join(blocks)

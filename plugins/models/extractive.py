@@ -36,7 +36,7 @@ CONNECT = (
     "Ask a model that has documents, or connect a language model: run Ollama, set OLLAMA_BASE_URL and "
     "CHAT_MODEL in `.env`, and start the proxy again."
 )
-PASSAGE = re.compile(r"^\[(\d+)\] ([^\n]*)\n(`{3,})passage\n(.*?)\n\3$", re.DOTALL | re.MULTILINE)
+PASSAGE = re.compile(r"^\[(\d+)\] ([^\n]*)\n(`{3,})passage[^\n]*\n(.*?)\n\3$", re.DOTALL | re.MULTILINE)
 
 
 class Extractive(CustomLLM):

@@ -8,13 +8,19 @@ from typing import Any
 
 from litellm.exceptions import BadRequestError, RateLimitError, Timeout
 from litellm.proxy import proxy_server
+from litellm.router import Router
 
 from plugins.core.errors import DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
 from plugins.core.identity import Principal
 
+SHORTEST_CHARS = 64
+
 
 class RouterEmbed:
     """`plugins.core.ports.Embed`, at the principal's expense.
+
+    A query that the model refuses, as too long, is cut to its first half until the model takes it: a
+    question of several pages still finds what its beginning is about.
 
     Args:
         timeout_s: Seconds for one call, the router's retries included.
@@ -27,7 +33,7 @@ class RouterEmbed:
         """One vector for each text, in their order.
 
         Raises:
-            InvalidRequest: The model refused the texts, as too long say.
+            InvalidRequest: The model refused the texts, however short.
             ModelUnavailable: It is not configured, or did not answer.
             LimitReached, DeadlineExceeded: Try again later.
         """
@@ -37,6 +43,18 @@ class RouterEmbed:
                 f"The embedding model `{model}` is not configured in this proxy. "
                 "Tell the operator: it belongs in the model_list."
             )
+        while True:
+            try:
+                return await self._ask(router, model, texts, principal)
+            except InvalidRequest:
+                longest = max(map(len, texts))
+                if longest // 2 < SHORTEST_CHARS:
+                    raise
+                texts = [text[: longest // 2] for text in texts]
+
+    async def _ask(
+        self, router: Router, model: str, texts: Sequence[str], principal: Principal
+    ) -> list[list[float]]:
         metadata = {"user_api_key_user_id": principal.user_id, "user_api_key_user_email": principal.email}
         try:
             async with asyncio.timeout(self._timeout_s):

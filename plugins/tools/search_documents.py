@@ -44,6 +44,7 @@ class SearchDocumentsSettings(Settings):
     default_num_results: int = Field(default=8, ge=1, le=50)
     """Passages when the caller does not say how many."""
     max_num_results: int = Field(default=20, ge=1, le=50)
+    """At most so many, whatever the caller says."""
 
 
 class SearchDocumentsArguments(Shape):
@@ -61,6 +62,7 @@ class SearchDocumentsArguments(Shape):
     max_num_results: int | None = Field(
         default=None, ge=1, le=50, description="How many passages at most, 1 to 50"
     )
+    """At most so many, whatever the caller says."""
 
 
 class SearchDocuments(Tool[SearchDocumentsSettings, SearchDocumentsArguments]):

@@ -51,7 +51,9 @@ class Limits(conversion.Limits):
     max_bytes: ByteSize = Field(default=ByteSize(100 * 2**20), ge=1)
     """Of the file, in bytes or as text (``100MiB``)."""
     max_pages: int = Field(default=5_000, ge=1)
+    """Of a document with pages."""
     max_chunks: int = Field(default=20_000, ge=1)
+    """Passages of one document."""
 
 
 def _plugins(*names: str) -> tuple[PluginConfig, ...]:
@@ -66,8 +68,11 @@ class CrawlerConfig(Settings):
     )
     """Asked in their order; the first that accepts a file converts it."""
     extractor: PluginConfig = PluginConfig(use="rules")
+    """Finds metadata."""
     chunker: PluginConfig = PluginConfig(use="headings")
+    """Cuts the text into passages."""
     limits: Limits = Limits()
+    """What one document may be and may cost."""
     embedding_batch_size: int = Field(default=32, ge=1, le=2048)
     """Chunks that are embedded between two reports of progress."""
 

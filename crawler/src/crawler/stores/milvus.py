@@ -52,25 +52,36 @@ class DenseIndex(Settings):
     type: Literal[
         "AUTOINDEX", "FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN", "DISKANN"
     ] = "AUTOINDEX"
+    """The kind of index."""
     params: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """Its parameters."""
 
 
 class MilvusSettings(Settings):
     uri: str = Field(default="data/milvus", min_length=1)
     """A path: embedded, in this directory (ours alone, mode 0700); ``http(s)://host:port``: a server."""
     user: str | None = None
+    """With `password`; the service credential."""
     password: SecretStr | None = None
+    """With `user`."""
     token: SecretStr | None = None
     """Instead of user and password."""
     database: str | None = None
+    """The server's database; its default one when not given."""
     ca_file: FilePath | None = None
+    """PEM file with the authorities to trust for the server's TLS certificate."""
     client_cert_file: FilePath | None = None
+    """PEM file of our own certificate, where the server asks for one."""
     client_key_file: FilePath | None = None
+    """PEM file of its key."""
     server_name: str | None = None
     """What the server's certificate says, where it is not the host of ``uri``."""
     timeout_s: float = Field(default=30.0, gt=0, le=600)
+    """Of one request, in seconds."""
     index: DenseIndex = DenseIndex()
+    """Of new collections."""
     search_params: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """Of every search, as the index takes them."""
 
     @property
     def embedded(self) -> bool:
@@ -110,7 +121,9 @@ class _Shape:
 
 
 class Milvus(Store[MilvusSettings]):
-    """A collection per name, its schema in ``_rows``; see there and in ``_filters`` for what is asked."""
+    """Milvus, embedded or a server.
+
+    A collection per name, its schema in ``_rows``; see there and in ``_filters`` for what is asked."""
 
     def __init__(self, settings: MilvusSettings) -> None:
         super().__init__(settings)
@@ -360,6 +373,7 @@ def _request(
     }
     data: dict[str, list[Any]] = {"dense": [list(query.vector or ())], "sparse": [query.text]}
     params: dict[str, dict[str, Any]] = {"dense": {"params": dict(search_params)}, "sparse": {"params": {}}}
+    """Its parameters."""
     if ranker != "rrf":
         field = "dense" if ranker == "dense" else "sparse"
         return lambda client: client.search(

@@ -1,0 +1,131 @@
+"""`make check`: all mistakes at once, each with its file and path, and nothing of a secret."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+KEYS = {f"DEMO_{name}_KEY": f"sk-{name.lower()}-key-of-the-tests-0123" for name in ("ALICE", "BOB", "CAROL")}
+
+
+def run_check(
+    folder: Path, *, keys: dict[str, str] = KEYS, proxy_config: Path = ROOT / "litellm_config.yaml"
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "plugins", "check", "--config", str(proxy_config)],
+        env={"PATH": os.environ["PATH"], "COLLECTIONS_CONFIG": str(folder), "PYTHONPATH": str(ROOT), **keys},
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROOT / "config", tmp_path / "config"))
+
+
+def edit(path: Path, key: str, value: object) -> None:
+    content = yaml.safe_load(path.read_text())
+    *parents, last = key.split(".")
+    at = content
+    for part in parents:
+        at = at[part]
+    at[last] = value
+    path.write_text(yaml.safe_dump(content))
+
+
+def test_the_sample_configuration_is_right(folder: Path) -> None:
+    checked = run_check(folder)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_all_mistakes_of_all_files_are_printed_at_once(folder: Path) -> None:
+    edit(folder / "chat.yaml", "chat.max_rounds", 0)
+    edit(folder / "chat.yaml", "chat.answers", "short")
+    edit(folder / "limits.yaml", "limits.max_files", "many")
+    checked = run_check(folder, keys={**KEYS, "DEMO_BOB_KEY": ""})
+    assert checked.returncode == 1
+    for line in (
+        f"{folder / 'chat.yaml'}: chat.max_rounds: input should be greater than or equal to 1",
+        f"{folder / 'chat.yaml'}: chat.answers: unknown setting",
+        f"{folder / 'limits.yaml'}: limits.max_files: input should be a valid integer",
+        f"{folder / 'identity.yaml'}: identity.sources[0].keys[1].key: "
+        "the environment variable DEMO_BOB_KEY is not set",
+        "4 mistake(s)",
+    ):
+        assert line in checked.stderr
+
+
+def test_mistakes_that_only_the_parts_can_see_are_found_together(folder: Path) -> None:
+    edit(
+        folder / "tools.yaml",
+        "tools",
+        [{"use": "no_such_tool"}, {"use": "search_documents", "allow": ["bob"]}],
+    )
+    edit(folder / "collections.yaml", "collections.policy", [{"names": "*", "query": ["group:staff"]}])
+    edit(folder / "pipelines.yaml", "pipelines.default.chunker", {"use": "headings", "max_tokens": "few"})
+    edit(folder / "storage.yaml", "storage.store", {"use": "milvus", "uri": "ftp://milvus"})
+    edit(folder / "chat.yaml", "chat.prompt", "missing.md")
+    checked = run_check(folder)
+    assert checked.returncode == 1
+    for part in (
+        "tools.yaml: tools[0].use: ",
+        "tools.yaml: tools[1].allow[0]: `bob` is not a subject",
+        "collections.yaml: collections.policy[0].query[0]: `group:staff` must name its source",
+        "pipelines.yaml: pipelines.default.chunker.max_tokens: ",
+        "storage.yaml: storage.store: ",
+        "chat.yaml: chat.prompt: there is no file prompts/missing.md",
+    ):
+        assert part in checked.stderr, checked.stderr
+
+
+def test_a_key_that_is_too_weak_is_not_repeated_in_the_message(folder: Path) -> None:
+    checked = run_check(folder, keys={**KEYS, "DEMO_BOB_KEY": "sk-hunter2"})
+    assert checked.returncode == 1
+    assert "identity.sources[0].keys[1].key" in checked.stderr
+    assert "hunter2" not in checked.stderr
+
+
+def test_litellms_own_yaml_must_load_us_and_check_models(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "litellm.yaml"
+    models = [
+        {"model_name": "x", "litellm_params": {"model": "local/none"}},
+        {"model_name": "y", "litellm_params": {"model": "openai/x"}, "model_info": {"rag": "legal"}},
+    ]
+    path.write_text(yaml.safe_dump({"model_list": models, "general_settings": {}}))
+    checked = run_check(folder, proxy_config=path)
+    assert checked.returncode == 1
+    for part in (
+        "general_settings.custom_auth: must be plugins.entry.authenticate",
+        "general_settings.custom_auth_run_common_checks: must be true",
+        "litellm_settings.callbacks: must have plugins.entry.hooks",
+        "model_list[0].litellm_params.model: there is no built-in model `none`",
+        "model_list[1].model_info.rag: there is no profile `legal` in chat.profiles",
+    ):
+        assert f"{path}: {part}" in checked.stderr
+
+
+@pytest.mark.parametrize("content", ["identity: [", "- a\n- b\n", "identity:\n  sources: []\n"])
+def test_a_file_that_is_no_configuration_says_what_it_should_be(folder: Path, content: str) -> None:
+    (folder / "identity.yaml").write_text(content)
+    checked = run_check(folder)
+    assert checked.returncode == 1
+    assert "identity.yaml" in checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
+def test_a_key_that_two_files_set_is_a_mistake(folder: Path) -> None:
+    (folder / "more.yaml").write_text("limits: {max_files: 3}\n")
+    checked = run_check(folder)
+    assert checked.returncode == 1
+    assert "limits: is already set in" in checked.stderr

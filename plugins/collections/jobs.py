@@ -203,15 +203,17 @@ class Queue:
             table = tables.documents
             await connection.execute(update(table).where(table.c.worker.is_not(None)).values(**_FREE))
 
-    async def revisions(self, collection_id: str, document_id: str) -> set[str]:
-        """The revisions whose originals are needed; empty when there is no such document."""
+    async def revisions(self, collection_id: str, document_id: str | None = None) -> dict[str, set[str]]:
+        """The revisions whose originals are needed, by document: of one document or of all."""
         table = tables.documents
-        query = select(table.c.revision, table.c.live_revision).where(
-            table.c.collection_id == collection_id, table.c.id == document_id
+        query = select(table.c.id, table.c.revision, table.c.live_revision).where(
+            table.c.collection_id == collection_id
         )
+        if document_id is not None:
+            query = query.where(table.c.id == document_id)
         async with self.database.read() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return {revision for revision in row or () if revision}
+            rows = (await connection.execute(query)).all()
+        return {row.id: {row.revision, row.live_revision} - {None} for row in rows}
 
     async def dropped(self) -> Sequence[CollectionRecord]:
         """Collections to be cleared away, on none of whose documents anybody works."""

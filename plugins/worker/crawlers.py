@@ -10,7 +10,7 @@ from crawler import registry
 from crawler.contracts import Embedder, Store
 from crawler.crawler import Crawler, CrawlerConfig
 from crawler.embedders.openai import OpenAIEmbedder, OpenAISettings
-from crawler.errors import ConfigError, CrawlError
+from crawler.errors import ConfigError
 from crawler.settings import validate
 from plugins.collections.records import CollectionRecord
 from plugins.core.config import Config
@@ -19,10 +19,8 @@ LOCAL = "local/"
 """Models of this prefix are computed here; any other by the proxy."""
 
 
-class NotConfigured(CrawlError):
-    """This collection cannot be written to: its settings are not configured any more. Ask the operator."""
-
-    code = "not_configured"
+class NotConfigured(Exception):
+    """A collection cannot be written to until the operator does what the text says; public."""
 
 
 class Crawlers:

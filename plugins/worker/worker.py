@@ -8,6 +8,7 @@ import hashlib
 import logging
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from crawler.contracts import Document, Stage, Store
@@ -16,13 +17,13 @@ from crawler.fetch import fetch
 from plugins.collections.jobs import Job, LeaseLost, Queue, beat
 from plugins.collections.originals import Originals
 from plugins.core.errors import BundleError
-from plugins.worker.crawlers import Crawlers
+from plugins.worker.crawlers import Crawlers, NotConfigured
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 BEAT_S = 5.0
-TIDY_S = 1.0
+DROP_S = 1.0
 SWEEP_S = 3600.0
 PROGRESS_S = 0.5
 END_S = 10.0
@@ -60,7 +61,12 @@ class Worker:
         """Work until `stop`; jobs that are not done by then are given back."""
         loops = [self._serve(stop) for _ in range(self._concurrency)]
         async with asyncio.TaskGroup() as tasks:
-            for loop in (*loops, self._beat(stop), self._tidy(stop)):
+            for loop in (
+                *loops,
+                self._beat(stop),
+                self._tidy(stop, self._drop, DROP_S),
+                self._tidy(stop, self._sweep, SWEEP_S),
+            ):
                 tasks.create_task(loop)
 
     async def _serve(self, stop: asyncio.Event) -> None:
@@ -132,6 +138,8 @@ class Worker:
             log.warning("Document %s of %s waits for the store", document.id, document.collection_id)
             with contextlib.suppress(LeaseLost):
                 await self._queue.retry(job, error.code, error.message, counted=False)
+        except NotConfigured as error:
+            await self._failed(job, "not_configured", str(error), transient=False, cause=error)
         except CrawlError as error:
             await self._failed(job, error.code, error.message, transient=error.transient, cause=error)
         except Exception as error:  # noqa: BLE001 - a surprise is this job's failure, not the worker's end
@@ -208,7 +216,7 @@ class Worker:
         row = job.document
         await self._store.remove(job.collection.store_name, row.id, keep=row.live_revision)
         needed = await self._queue.revisions(row.collection_id, row.id)
-        await self._originals.keep(row.collection_id, row.id, needed)
+        await self._originals.keep(row.collection_id, row.id, needed.get(row.id, ()))
         await self._queue.cleaned(job)
 
     async def _delete(self, job: Job) -> None:
@@ -223,22 +231,18 @@ class Worker:
                 await beat(self._queue.database, self._id)
             await _wait(stop, BEAT_S)
 
-    async def _tidy(self, stop: asyncio.Event) -> None:
-        """Clear dropped collections away, and now and then what requests that died left behind."""
-        swept = 0.0
+    async def _tidy(self, stop: asyncio.Event, task: Callable[[], Awaitable[None]], pause_s: float) -> None:
         while not stop.is_set():
             try:
-                await self._drop()
-                if swept == 0.0 or time.monotonic() - swept > SWEEP_S:
-                    await self._sweep()
-                    swept = time.monotonic()
+                await task()
             except (BundleError, CrawlError) as error:
                 log.warning("Clearing up is tried again: %s", error.message)
             except Exception:
                 log.exception("Clearing up failed; it is tried again")
-            await _wait(stop, TIDY_S)
+            await _wait(stop, pause_s)
 
     async def _drop(self) -> None:
+        """Clear dropped collections away."""
         for collection in await self._queue.dropped():
             await self._store.drop(collection.store_name)
             await self._originals.drop(collection.id)
@@ -246,10 +250,15 @@ class Worker:
             log.info("Collection %s is cleared away", collection.id)
 
     async def _sweep(self) -> None:
+        """Remove the files that requests which died left behind."""
         await self._originals.sweep_spool()
+        old: dict[str, list[str]] = {}
         for collection_id, document_id in await self._originals.documents(SWEEP_S):
-            needed = await self._queue.revisions(collection_id, document_id)
-            await self._originals.keep(collection_id, document_id, needed)
+            old.setdefault(collection_id, []).append(document_id)
+        for collection_id, document_ids in old.items():
+            needed = await self._queue.revisions(collection_id)
+            for document_id in document_ids:
+                await self._originals.keep(collection_id, document_id, needed.get(document_id, ()))
 
 
 class Report:

@@ -12,6 +12,14 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _collections()
+    _grants()
+    _audiences()
+    _documents()
+    _workers()
+
+
+def _collections() -> None:
     op.create_table(
         "collections",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -32,12 +40,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_collections")),
         sa.UniqueConstraint("name", name=op.f("uq_collections_name")),
     )
+
+
+def _grants() -> None:
     op.create_table(
-        "workers",
-        sa.Column("id", sa.String(length=64), nullable=False),
-        sa.Column("seen_at", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
+        "grants",
+        sa.Column("collection_id", sa.String(length=64), nullable=False),
+        sa.Column("right", sa.String(length=16), nullable=False),
+        sa.Column("subject", sa.String(length=512), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection_id"],
+            ["collections.id"],
+            name=op.f("fk_grants_collection_id_collections"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("collection_id", "right", "subject", name=op.f("pk_grants")),
     )
+    op.create_index(op.f("ix_grants_subject"), "grants", ["subject"], unique=False)
+
+
+def _audiences() -> None:
     op.create_table(
         "audiences",
         sa.Column("collection_id", sa.String(length=64), nullable=False),
@@ -51,6 +73,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("collection_id", "key", name=op.f("pk_audiences")),
     )
+
+
+def _documents() -> None:
     op.create_table(
         "documents",
         sa.Column("collection_id", sa.String(length=64), nullable=False),
@@ -107,17 +132,12 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_documents_pending_not_before"), "documents", ["pending", "not_before"], unique=False
     )
+
+
+def _workers() -> None:
     op.create_table(
-        "grants",
-        sa.Column("collection_id", sa.String(length=64), nullable=False),
-        sa.Column("right", sa.String(length=16), nullable=False),
-        sa.Column("subject", sa.String(length=512), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["collection_id"],
-            ["collections.id"],
-            name=op.f("fk_grants_collection_id_collections"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("collection_id", "right", "subject", name=op.f("pk_grants")),
+        "workers",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("seen_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
-    op.create_index(op.f("ix_grants_subject"), "grants", ["subject"], unique=False)

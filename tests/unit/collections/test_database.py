@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,14 +60,13 @@ async def test_a_database_that_is_gone_is_an_upstream_error(tmp_path: Path) -> N
     await database.close()
 
 
-# aiosqlite's thread may answer a connection that was given up after the test's event loop is closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_requests_cancelled_at_any_moment_leave_no_lock_and_no_half_write(
     tmp_path: Path,
 ) -> None:
     url = database_url(StorageConfig(data_dir=tmp_path))
     migrate(url)
     database = Database(url)
+    threads = threading.active_count()
 
     async def write(name: str) -> None:
         async with database.write() as connection:
@@ -88,6 +88,9 @@ async def test_requests_cancelled_at_any_moment_leave_no_lock_and_no_half_write(
     assert {"warm", "last"} <= names
     assert len(found) == 2 * len(names)
     await database.close()
+    async with asyncio.timeout(30):
+        while threading.active_count() > threads:  # noqa: ASYNC110 - no leak of threads
+            await asyncio.sleep(0.01)
 
 
 def test_urls_get_an_asynchronous_driver() -> None:

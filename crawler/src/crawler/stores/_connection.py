@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from pymilvus import AsyncMilvusClient, MilvusException  # type: ignore[import-untyped]
 
-from crawler.errors import StoreError, StoreRefused, StoreUnavailable
+from crawler.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
+from crawler.stores._embedded import private_directory, socket_path
+
+if TYPE_CHECKING:
+    from crawler.stores.milvus import MilvusSettings
 
 # pymilvus logs every failed call with its filter and the server's address; the caller logs our error.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -105,3 +109,46 @@ def _grpc_status(error: BaseException | None) -> grpc.StatusCode | None:
         if isinstance(status, grpc.StatusCode):
             return status
     return None
+
+
+def open_client(settings: MilvusSettings) -> AsyncMilvusClient:
+    """A client as the settings say; it connects at its first call.
+
+    Raises:
+        StoreRefused: The embedded store's directory is not ours alone.
+    """
+    options: dict[str, Any] = {}
+    if settings.embedded:
+        try:
+            private_directory(settings.directory)
+            uri = f"unix:{socket_path(settings.directory)}"
+        except ConfigError as error:
+            raise StoreRefused("The embedded store's directory is not private to this service.") from error
+        # A local server dies with its process, and it takes pings every ten seconds for an attack.
+        options["grpc.keepalive_time_ms"] = 2**31 - 1
+    else:
+        uri = settings.uri
+    # Else a new channel inherits the wait that the broken one had reached.
+    options["grpc.use_local_subchannel_pool"] = 1
+    secrets = {"password": settings.password, "token": settings.token}
+    return AsyncMilvusClient(
+        uri,
+        user=settings.user or "",
+        db_name=settings.database or "",
+        timeout=settings.timeout_s,
+        dedicated=True,
+        grpc_options=options,
+        **{name: secret.get_secret_value() for name, secret in secrets.items() if secret},
+        **_tls(settings),
+    )
+
+
+def _tls(settings: MilvusSettings) -> dict[str, str]:
+    named = {"server_name": settings.server_name or ""}
+    if settings.client_cert_file:
+        return named | {
+            "ca_pem_path": str(settings.ca_file),
+            "client_pem_path": str(settings.client_cert_file),
+            "client_key_path": str(settings.client_key_file),
+        }
+    return named | {"server_pem_path": str(settings.ca_file or "")}

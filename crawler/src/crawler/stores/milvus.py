@@ -24,11 +24,10 @@ from crawler.contracts import (
     Retrieval,
     Store,
 )
-from crawler.errors import ConfigError, StoreCapability, StoreRefused
+from crawler.errors import StoreCapability, StoreRefused
 from crawler.settings import Settings
 from crawler.stores import _filters, _rows
-from crawler.stores._connection import NOT_FOUND, NOT_LOADED, OLD_NOT_FOUND, Connection, code
-from crawler.stores._embedded import private_directory, socket_path
+from crawler.stores._connection import NOT_FOUND, NOT_LOADED, OLD_NOT_FOUND, Connection, code, open_client
 
 T = TypeVar("T")
 
@@ -127,7 +126,7 @@ class Milvus(Store[MilvusSettings]):
 
     def __init__(self, settings: MilvusSettings) -> None:
         super().__init__(settings)
-        self._connection = Connection(lambda: _client(settings), settings.timeout_s)
+        self._connection = Connection(lambda: open_client(settings), settings.timeout_s)
         self._shapes: dict[str, _Shape] = {}
 
     async def capabilities(self) -> Capabilities:
@@ -325,44 +324,6 @@ def _between(first: int, last: int) -> str:
     return f"chunk_index >= {first} and chunk_index <= {last}"
 
 
-def _client(settings: MilvusSettings) -> AsyncMilvusClient:
-    options: dict[str, Any] = {}
-    if settings.embedded:
-        try:
-            private_directory(settings.directory)
-            uri = f"unix:{socket_path(settings.directory)}"
-        except ConfigError as error:
-            raise StoreRefused("The embedded store's directory is not private to this service.") from error
-        # A local server dies with its process, and it takes pings every ten seconds for an attack.
-        options["grpc.keepalive_time_ms"] = 2**31 - 1
-    else:
-        uri = settings.uri
-    # Else a new channel inherits the wait that the broken one had reached.
-    options["grpc.use_local_subchannel_pool"] = 1
-    secrets = {"password": settings.password, "token": settings.token}
-    return AsyncMilvusClient(
-        uri,
-        user=settings.user or "",
-        db_name=settings.database or "",
-        timeout=settings.timeout_s,
-        dedicated=True,
-        grpc_options=options,
-        **{name: secret.get_secret_value() for name, secret in secrets.items() if secret},
-        **_tls(settings),
-    )
-
-
-def _tls(settings: MilvusSettings) -> dict[str, str]:
-    named = {"server_name": settings.server_name or ""}
-    if settings.client_cert_file:
-        return named | {
-            "ca_pem_path": str(settings.ca_file),
-            "client_pem_path": str(settings.client_cert_file),
-            "client_key_path": str(settings.client_key_file),
-        }
-    return named | {"server_pem_path": str(settings.ca_file or "")}
-
-
 def _request(
     name: str, query: Query, ranker: Ranker, expression: str, search_params: Mapping[str, Any]
 ) -> Callable[[AsyncMilvusClient], Awaitable[list[Any]]]:
@@ -373,7 +334,6 @@ def _request(
     }
     data: dict[str, list[Any]] = {"dense": [list(query.vector or ())], "sparse": [query.text]}
     params: dict[str, dict[str, Any]] = {"dense": {"params": dict(search_params)}, "sparse": {"params": {}}}
-    """Its parameters."""
     if ranker != "rrf":
         field = "dense" if ranker == "dense" else "sparse"
         return lambda client: client.search(

@@ -1,0 +1,260 @@
+"""The rights matrix can fail: with any one check taken away, the requests of the table notice.
+
+The same requests as in `test_rights_matrix`, without chat, to the same code in this process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crawler.contracts import Audience
+from crawler.stores import LiteSupervisor
+from plugins.collections import documents, records, search
+from plugins.collections.rights import Rights
+from plugins.core.identity import RIGHTS, Decision, Principal, Right
+from plugins.core.toolbox import Toolbox
+from tests.journeys import test_rights_matrix as matrix
+from tests.support.collections import lite
+from tests.support.rights_probe import check, request
+from tests.support.rights_server import serve
+from tests.support.rights_stage import INSIDER, Stage, stage
+from tests.support.rights_table import Case, cases
+
+__all__ = ["lite"]
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def only_reads(case: Case) -> bool:
+    return case.row.method == "GET" or case.row.route.endswith(("/search", "/tools"))
+
+
+CASES = sorted(cases(chat=False), key=lambda case: not only_reads(case))
+BESIDE: list[Callable[[Stage], None]] = [
+    matrix.test_equal_names_of_two_sources_are_two_people,
+    matrix.test_the_same_bytes_as_a_closed_document_are_a_new_document_to_those_who_may_not_read_it,
+    matrix.test_a_right_that_is_taken_away_is_gone_at_once,
+]
+YES = Decision(allowed=True, rule="taken away")
+NO = Decision(allowed=False, rule="taken away")
+
+
+def called_by(*functions: str) -> bool:
+    """Whether the mutated method is called in one of these functions, or in a comprehension in it."""
+    frame = sys._getframe(2)
+    if frame.f_code.co_name.startswith("<") and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_name in functions
+
+
+def decide_in(function: str, answer: Decision = YES) -> Patch:
+    """Every right is held, as one function sees it."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = Rights.decide
+
+        def decide(self: Rights, principal: Principal, right: Right, collection: Any) -> Decision:
+            return answer if called_by(function) else real(self, principal, right, collection)
+
+        monkeypatch.setattr(Rights, "decide", decide)
+
+    return patch
+
+
+def admits_in(*functions: str) -> Patch:
+    """Everybody is in every audience, as these functions see it."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = Rights.admits
+
+        def admits(self: Rights, principal: Principal, acl: Any) -> bool:
+            return called_by(*functions) or real(self, principal, acl)
+
+        monkeypatch.setattr(Rights, "admits", admits)
+
+    return patch
+
+
+def everybody_has(right: Right) -> Patch:
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = Rights.decide
+
+        def decide(self: Rights, principal: Principal, asked: Right, collection: Any) -> Decision:
+            return YES if asked == right else real(self, principal, asked, collection)
+
+        monkeypatch.setattr(Rights, "decide", decide)
+
+    return patch
+
+
+def implies(held: Right, other: Right) -> Patch:
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = Rights.decide
+
+        def decide(self: Rights, principal: Principal, right: Right, collection: Any) -> Decision:
+            decision = real(self, principal, right, collection)
+            widened = right == other and not decision.allowed
+            return real(self, principal, held, collection) if widened else decision
+
+        monkeypatch.setattr(Rights, "decide", decide)
+
+    return patch
+
+
+def manage_implies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Rights.decide
+
+    def decide(self: Rights, principal: Principal, right: Right, collection: Any) -> Decision:
+        decision = real(self, principal, right, collection)
+        is_implied = right != "manage" and "manage" in decision.rule
+        return NO if is_implied else decision
+
+    monkeypatch.setattr(Rights, "decide", decide)
+
+
+def nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Rights.permissions
+
+    def permissions(self: Rights, principal: Principal, collection: Any) -> list[Right]:
+        return list(RIGHTS) if called_by("collection") else real(self, principal, collection)
+
+    monkeypatch.setattr(Rights, "permissions", permissions)
+
+
+def everybody_may_create(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rights, "decide_create", lambda *arguments: YES)
+
+
+def everybody_may_run_every_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Toolbox, "_check", lambda *arguments: None)
+
+
+def all_audiences_in(module: Any) -> Patch:
+    """The keys of all audiences, whoever asks."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = records.audiences
+
+        async def audiences(connection: Any, principal: Principal, ids: Any) -> dict[str, Audience]:
+            insider = Principal(
+                source="local", subject=INSIDER, username=INSIDER, groups=frozenset({"insiders"})
+            )
+            return await real(connection, insider, ids)
+
+        monkeypatch.setattr(module, "audiences", audiences)
+
+    return patch
+
+
+def both(*patches: Patch) -> Patch:
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        for one in patches:
+            one(monkeypatch)
+
+    return patch
+
+
+def names_lose_their_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def subjects(self: Principal) -> frozenset[str]:
+        names = {"*", f"user:local/{self.username}"} | {f"group:local/{group}" for group in self.groups}
+        return frozenset(names | {f"role:{self.source}/{role}" for role in self.roles})
+
+    monkeypatch.setattr(Principal, "subjects", property(subjects))
+
+
+MUTATIONS: dict[str, Patch] = {
+    **{f"everybody has {right}": everybody_has(right) for right in RIGHTS},
+    "query implies discover": implies("query", "discover"),
+    "add implies query": implies("add", "query"),
+    "manage implies nothing": manage_implies_nothing,
+    "everybody may create": everybody_may_create,
+    "everybody may run every tool": everybody_may_run_every_tool,
+    "hidden is 403": nothing_is_hidden,
+    "a named collection needs no right": decide_in("collection"),
+    "lists and searches of everything need no right": decide_in("collections"),
+    "one's own content needs no query": decide_in("content"),
+    "others' documents may be changed": decide_in("_mine"),
+    "others' documents may be replaced": decide_in("place"),
+    "uploaders change audiences": decide_in("change"),
+    "a document's page ignores its audience": admits_in("_document"),
+    "a download ignores the audience": admits_in("content"),
+    "the list of documents ignores audiences": all_audiences_in(documents),
+    "search ignores audiences in the store and in the rows": both(
+        all_audiences_in(search), admits_in("_dress", "read")
+    ),
+    "known content ignores its audience": admits_in("_same"),
+    "a row's audience is not looked at again": admits_in("_dress"),
+    "subjects lose their source": names_lose_their_source,
+}
+
+
+class Hall:
+    """Gives out a stage, and a new one when the last is spoilt: to make one takes seconds."""
+
+    def __init__(self, folders: pytest.TempPathFactory, lite: Path, open_stages: ExitStack) -> None:
+        self._folders = folders
+        self._lite = lite
+        self._open_stages = open_stages
+        self._stage: Stage | None = None
+
+    def stage(self) -> Stage:
+        if self._stage is None:
+            url = self._open_stages.enter_context(serve(self._folders.mktemp("rights"), self._lite))
+            self._stage = self._open_stages.enter_context(stage(url))
+        return self._stage
+
+    def complaint(self) -> str | None:
+        """The first request that is not answered as it should be."""
+        on = self.stage()
+        try:
+            for case in CASES:
+                if not only_reads(case):
+                    self._spoilt()
+                check(on, case, request(on, case))
+            for test in BESIDE:
+                test(on)
+        except AssertionError as error:
+            return str(error) or "an assertion"
+        return None
+
+    def _spoilt(self) -> None:
+        self._stage = None
+
+
+@pytest.fixture(scope="module")
+def hall(tmp_path_factory: pytest.TempPathFactory, lite: LiteSupervisor) -> Iterator[Hall]:
+    with ExitStack() as open_stages:
+        yield Hall(tmp_path_factory, lite.path, open_stages)
+
+
+def test_the_matrix_holds_in_this_process(hall: Hall) -> None:
+    assert hall.complaint() is None
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_matrix_notices_when(hall: Hall, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall.stage()  # made while all checks are there
+    MUTATIONS[name](monkeypatch)
+    found = hall.complaint()
+    assert found is not None
+    assert "internal_error" not in found, "the mutation itself is broken"
+
+
+@pytest.mark.parametrize(
+    "patch", [all_audiences_in(search), admits_in("_dress", "read")], ids=["by rows", "by the store"]
+)
+def test_search_stays_closed_by_one_of_its_two_checks_alone(
+    hall: Hall, patch: Patch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = hall.stage()
+    patch(monkeypatch)
+    for case in CASES:
+        if case.row.route.endswith(("/search", "/tools")):
+            answer = request(on, case).send(on.client(case.identity))
+            assert not [word for word in on.forbidden(case.identity) if word in answer.text], case

@@ -1,0 +1,129 @@
+"""The routes over the real services in this process, so that a test can take a check away.
+
+SQL, the embedded Milvus, the worker and the keys are real; only the model is a stand-in, and there is no
+LiteLLM, hence no chat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from pydantic import SecretStr
+
+from crawler.settings import validate
+from crawler.stores.milvus import Milvus, MilvusSettings
+from plugins.api import collections, documents, health, jobs, search, tools
+from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
+from plugins.bundle.resolve import resolve
+from plugins.collections.database import database_url, migrate
+from plugins.core.config import Config, LimitsConfig, StorageConfig
+from plugins.core.errors import Unauthenticated
+from plugins.core.identity import Credential, Principal
+from plugins.core.ports import HealthReport, IdentitySource, Parts, Tool
+from plugins.core.toolbox import Toolbox
+from tests.support.collections import MODEL, World
+from tests.support.proxy import MASTER_KEY, free_port
+from tests.support.rights_stage import CONFIG
+
+MASTER = Principal(
+    source="litellm", subject="master", username="proxy_admin", roles=frozenset({"proxy_admin"})
+)
+START_S = 30.0
+
+
+def configuration(folder: Path) -> Config:
+    """That of the proxy of the matrix, with the stand-in model."""
+    parts = {key: value for part in CONFIG.values() for key, value in part.items()}
+    parts["collections"] = {**parts["collections"], "embedding_model": MODEL}
+    made = validate(Config, {**parts, "folder": folder, "storage": {"data_dir": str(folder / "data")}}, "")
+    return made.model_copy(update={"storage": StorageConfig(data_dir=folder / "data")})
+
+
+class Doors:
+    """Who is asking, by the keys of the configuration."""
+
+    def __init__(self, config: Config) -> None:
+        sources = [source for source in config.identity.sources if source.use == "api_keys"]
+        self._sources: list[IdentitySource[Any]] = [
+            ApiKeys(validate(ApiKeysSettings, source.settings, ""), source.name) for source in sources
+        ]
+
+    async def authenticated(self, request: Request) -> Principal:
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if key == MASTER_KEY:
+            return MASTER
+        credential = Credential(bearer=SecretStr(key), headers={}, peer="")
+        for source in self._sources:
+            if source.accepts(credential):
+                return await source.authenticate(credential)
+        raise Unauthenticated
+
+
+class Well:
+    async def check(self) -> HealthReport:
+        return HealthReport(store="ok", worker="ok", identity="ok", details={})
+
+
+async def nobody_is_admin(request: Request) -> bool:
+    return False
+
+
+def mount(app: FastAPI, world: World) -> None:
+    """What `plugins.bundle` does."""
+    who = Doors(world.config).authenticated
+    parts = Parts(world.catalogue, world.searcher)
+    found = resolve(world.config, "plugins.tools", Tool, world.config.tools, "tools")
+    toolbox = Toolbox(
+        {tool.name: tool.plugin(tool.settings, parts) for tool in found}, world.rights.decide_tool
+    )
+    for routes in (
+        collections.router(world.catalogue, who),
+        documents.router(world.documents, who, limits=LimitsConfig(), check_format=lambda source: None),
+        jobs.router(world.documents, who),
+        search.router(world.searcher, who),
+        tools.router(toolbox, who, timeout_s=30, max_parallel=4),
+        health.router(Well(), nobody_is_admin),
+    ):
+        app.include_router(routes)
+
+
+@contextmanager
+def serve(folder: Path, lite: Path) -> Iterator[str]:
+    """The address of a server in a thread of this process; ``lite`` is where the embedded Milvus listens."""
+    config = configuration(folder)
+    migrate(database_url(config.storage))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        store = Milvus(MilvusSettings(uri=str(lite)))
+        world = World(config, store)
+        mount(app, world)
+        async with world.working():
+            yield
+        await world.database.close()
+        await store.close()
+
+    port, ready = free_port(), threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            ready.set()
+
+    app = FastAPI(lifespan=lifespan)
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(START_S), "the server did not start"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(START_S)

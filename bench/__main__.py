@@ -21,14 +21,15 @@ from bench.search import filled, search
 from bench.stream import streams
 
 ROUNDS = 10
-SEARCHES_PER_ROUND = 20
+SEARCHES_PER_ROUND = 15
 
 
 async def measure(both: Sides, rounds: int) -> list[Row]:
-    async with filled(both) as collection:
-        chat = await plain_chat(both, rounds)
-        streamed = await streams(both, rounds)
-        return [*chat, *await search(both, collection, rounds * SEARCHES_PER_ROUND), *streamed]
+    async with filled(both) as collections:
+        rows = await plain_chat(both, rounds)
+        for collection in collections:
+            rows += await search(both, collection, rounds * SEARCHES_PER_ROUND)
+        return rows + await streams(both, rounds)
 
 
 def main() -> None:

@@ -29,9 +29,10 @@ def p50_p95(values: Sequence[float]) -> tuple[float, float]:
     return median(values), quantiles(values, n=20)[-1]
 
 
-def spread(values: Sequence[float]) -> str:
-    """The median of the rounds, and between what they lie."""
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def quartiles(values: Sequence[float]) -> str:
+    """The median, and the quartiles as a measure of how far it can be trusted."""
+    low, middle, high = quantiles(values, n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def milliseconds(values: Sequence[float]) -> str:

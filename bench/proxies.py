@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class Side:
 
     url: str
     key: str
+    pid: int
 
     def session(self) -> aiohttp.ClientSession:
         """A client that keeps its connections open."""
@@ -70,6 +72,11 @@ class Side:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=60),
         )
+
+    def cpu_s(self) -> float:
+        """Processor time that the proxy's process took so far (proc_pid_stat(5), utime and stime)."""
+        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -106,4 +113,8 @@ def sides(folder: Path) -> Iterator[Sides]:
             proxy(stock_folder, STOCK, {}) as stock,
             proxy(ours_folder, OURS, config) as ours,
         ):
-            yield Sides(Side(stock.url, MASTER_KEY), Side(ours.url, token), ours_folder)
+            yield Sides(
+                Side(stock.url, MASTER_KEY, stock.process.pid),
+                Side(ours.url, token, ours.process.pid),
+                ours_folder,
+            )

@@ -22,12 +22,9 @@ from plugins.core.identity import Principal
 from plugins.core.shapes import SearchRequest
 from tests.support.collections import World, a_config
 
-COLLECTION = "papers"
-DOCUMENTS = 100
-SECTIONS = 20
-"""Of a document; each is a passage."""
-AT_ONCE = 20
-"""Documents that are waited for together."""
+DOCUMENTS = 50
+SECTIONS = (40, 200)
+"""Of a document, for each collection that is measured; each section is a passage."""
 RESULTS = 10
 AIM = 1.1
 WORDS = [
@@ -40,6 +37,7 @@ class Filled:
     """A collection with passages in our proxy's store, as this process reaches it."""
 
     world: World
+    name: str
     store_name: str
     audience: Audience
     """The audiences that admit the one who searches."""
@@ -48,36 +46,39 @@ class Filled:
 
 
 @asynccontextmanager
-async def filled(sides: Sides) -> AsyncIterator[Filled]:
+async def filled(sides: Sides) -> AsyncIterator[list[Filled]]:
     """Upload documents by the services of the product, into the store that our proxy serves."""
     config = a_config(sides.folder)
     world = World(config, open_store(config.storage))
     world.model.dimension = DIMENSION
     try:
-        collection = await world.collection(COLLECTION)
-        chance = random.Random(1)  # noqa: S311 - the same text in each run
-        for start in range(0, DOCUMENTS, AT_ONCE):
-            for number in range(start, start + AT_ONCE):
-                # Of five documents one is for a group that the searcher is in, one for another.
-                acl = {0: [f"group:{SOURCE}/{GROUP}"], 1: [f"group:{SOURCE}/board"]}.get(number % 5)
-                await world.add(collection.id, text(chance), filename=f"{number}.md", acl=acl)
-            await world.work()
-        view = await world.catalogue.get(world.alice, collection.id)
-        async with world.database.read() as connection:
-            admitted = await audiences(connection, world.alice, [collection.id])
-        name = f"c_{collection.id.removeprefix('vs_')}"
-        yield Filled(world, name, admitted[collection.id], view.chunks, time.time())
+        yield [await fill(world, f"papers-{sections}", sections) for sections in SECTIONS]
     finally:
         await world.store.close()
         await world.database.close()
 
 
-def text(chance: random.Random) -> str:
-    sections = []
-    for number in range(SECTIONS):
+async def fill(world: World, name: str, sections: int) -> Filled:
+    collection = await world.collection(name)
+    chance = random.Random(1)  # noqa: S311 - the same text in each run
+    for number in range(DOCUMENTS):
+        # Of five documents one is for a group that the searcher is in, one for another.
+        acl = {0: [f"group:{SOURCE}/{GROUP}"], 1: [f"group:{SOURCE}/board"]}.get(number % 5)
+        await world.add(collection.id, text(chance, sections), filename=f"{number}.md", acl=acl)
+        await world.work()
+    view = await world.catalogue.get(world.alice, collection.id)
+    async with world.database.read() as connection:
+        admitted = await audiences(connection, world.alice, [collection.id])
+    store_name = f"c_{collection.id.removeprefix('vs_')}"
+    return Filled(world, name, store_name, admitted[collection.id], view.chunks, time.time())
+
+
+def text(chance: random.Random, sections: int) -> str:
+    written = []
+    for number in range(sections):
         words = " ".join(chance.choices(WORDS, k=70))
-        sections.append(f"## Section {number} {chance.choice(WORDS)}\n\n{words}.")
-    return "\n\n".join(sections)
+        written.append(f"## Section {number} {chance.choice(WORDS)}\n\n{words}.")
+    return "\n\n".join(written)
 
 
 async def constant(model: str, texts: Sequence[str], principal: Principal) -> list[list[float]]:
@@ -100,17 +101,17 @@ async def search(sides: Sides, found: Filled, pairs: int) -> list[Row]:
 
     async def ours(words: str) -> list[str]:
         request = SearchRequest(query=words, max_num_results=RESULTS)
-        return [passage.text for passage in await searcher.search(world.alice, [COLLECTION], request)]
+        return [passage.text for passage in await searcher.search(world.alice, [found.name], request)]
 
     async with sides.ours.session() as session:
 
         async def over_http(words: str) -> list[str]:
-            return await post(session, words)
+            return await post(session, found.name, words)
 
         ways = (directly, ours, over_http)
         times = await timed(ways, pairs)
     store, domain, http = (times[way.__name__] for way in ways)
-    what = f"(b) search, {found.chunks} passages"
+    what = f"(b) search, {found.chunks:,} passages"
     compared = [median(domain) / median(store), p50_p95(domain)[1] / p50_p95(store)[1]]
     return [
         Row(
@@ -147,9 +148,9 @@ async def timed(ways: Sequence[Callable[[str], Awaitable[list[str]]]], pairs: in
     return times
 
 
-async def post(session: aiohttp.ClientSession, words: str) -> list[str]:
+async def post(session: aiohttp.ClientSession, collection: str, words: str) -> list[str]:
     body = {"query": words, "max_num_results": RESULTS}
-    async with session.post(f"/v1/collections/{COLLECTION}/search", json=body) as response:
+    async with session.post(f"/v1/collections/{collection}/search", json=body) as response:
         if response.status != 200:
             raise MeasurementFailed(f"search was answered {response.status}: {await response.text()}")
         content = await response.json()

@@ -15,7 +15,7 @@ from crawler.contracts import Retrieval, Store
 from crawler.errors import StoreCapability
 from plugins.collections import tables
 from plugins.collections.database import Database
-from plugins.collections.records import COLLECTION_ID, CollectionRecord, Gate, has_controls, new_id, now
+from plugins.collections.records import CollectionRecord, Gate, has_controls, new_id, now
 from plugins.collections.rights import Grants, Rights
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest
@@ -240,7 +240,7 @@ class CollectionCatalogue:
 
 
 def checked_name(text: str) -> str:
-    """A collection's name: stripped, NFC, 1 to 255 characters without control characters, not like an id.
+    """A collection's name: stripped, NFC, 1 to 255 characters, none a control, not like an id.
 
     Raises:
         InvalidRequest: It is not one.
@@ -250,8 +250,8 @@ def checked_name(text: str) -> str:
         raise InvalidRequest(f"A collection's name has 1 to {MAX_NAME} characters.", param="name")
     if has_controls(text):
         raise InvalidRequest("A collection's name has no control characters.", param="name")
-    if COLLECTION_ID.fullmatch(name):
-        raise InvalidRequest("A collection's name may not look like an id (`vs_...`).", param="name")
+    if name.startswith("vs_"):
+        raise InvalidRequest("A collection's name may not begin like an id (`vs_`).", param="name")
     return name
 
 

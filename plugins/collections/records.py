@@ -25,7 +25,7 @@ Status = Literal["in_progress", "completed", "cancelled", "failed"]
 
 EVERYONE_KEY = audience_key(None)
 COLLECTION_ID = re.compile(r"vs_[A-Za-z0-9]{24,}")
-"""No name may look like this."""
+"""No name begins like this."""
 
 
 def new_id(prefix: str) -> str:

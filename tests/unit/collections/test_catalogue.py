@@ -31,7 +31,7 @@ async def test_creating_needs_the_right_to_create(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "   ", "x" * 256, "a\x00b", "a\nb", "\n", "a\u2028b", "\ud800", "vs_" + "a" * 24]
+    "name", ["", "   ", "x" * 256, "a\x00b", "a\nb", "\n", "a\u2028b", "\ud800", "vs_" + "a" * 24, "vs_1"]
 )
 async def test_a_name_that_cannot_be_is_refused(world: World, name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:

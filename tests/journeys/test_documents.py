@@ -62,7 +62,7 @@ def test_files_of_every_format_are_uploaded_in_one_form_and_searchable_when_wait
     done = answer.json()["data"]
     assert [(d["filename"], d["status"]) for d in done] == [(f[1][0], "completed") for f in files]
     assert all(d["chunks"] > 0 and d["attributes"] == {"department": "people", "year": 2025} for d in done)
-    assert [d["pages"] is not None for d in done][0], "a PDF knows its pages"
+    assert done[0]["pages"] > 1, "a PDF knows its pages"
     for question, found in [
         ("total revenue 2025", "87.6"),
         ("daily allowance for travel", "allowance"),
@@ -224,9 +224,8 @@ def test_a_search_answers_as_openais_vector_store_search(running: Quickstart) ->
 def test_filters_narrow_by_built_in_and_declared_fields(running: Quickstart, shelf: str) -> None:
     alice = running.http("alice")
     for year, department in [(2023, "people"), (2024, "people"), (2025, "sales")]:
-        add(
-            alice, shelf, id=str(year), markdown=f"Goals of {year}.", metadata={"year": year, "department": department}
-        )  # fmt: skip
+        metadata = {"year": year, "department": department}
+        add(alice, shelf, id=str(year), markdown=f"Goals of {year}.", metadata=metadata)
 
     def found(filters: dict[str, Any]) -> set[str]:
         return {hit["file_id"] for hit in search(alice, shelf, "goals", filters=filters)}

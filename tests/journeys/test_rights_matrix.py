@@ -6,19 +6,20 @@ The same for tools and chat: nobody gets by chat what search refuses.
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.proxy import MASTER_KEY, ROOT, proxy
+from tests.support.proxy import MASTER_KEY
 from tests.support.rights_probe import NOBODYS_COLLECTION, chat_options, check, request
+from tests.support.rights_proxy import Matrix, greedy_calls, matrix_proxy
 from tests.support.rights_stage import (
     CLOSED_TEXT,
-    CONFIG,
     HIDDEN_NAME,
     HIDDEN_TEXT,
     INSIDER,
@@ -32,71 +33,17 @@ from tests.support.rights_stage import (
     QUESTION,
     READERS,
     Stage,
-    stage,
 )
 from tests.support.rights_table import CHAT, IDENTITIES, Case, Identity, Row, cases, rows
 
 WAYS = ("file_search", "rag object", "header")
 SIGNED_IN = [identity for identity in IDENTITIES if identity != "none"]
-LITELLM: dict[str, Any] = {
-    "model_list": [
-        {
-            "model_name": "local/minilm",
-            "litellm_params": {
-                "model": "local/minilm",
-                "additional_drop_params": ["encoding_format", "user"],
-            },
-        },
-        {
-            "model_name": "extractive",
-            "litellm_params": {"model": "local/extractive"},
-            "model_info": {"rag": True},
-        },
-        {
-            "model_name": "profiled",
-            "litellm_params": {"model": "greedy/model"},
-            "model_info": {"rag": "some"},
-        },
-        {"model_name": "greedy", "litellm_params": {"model": "greedy/model"}, "model_info": {"rag": True}},
-    ],
-    "litellm_settings": {"callbacks": ["plugins.entry.hooks"]},
-    "general_settings": {
-        "custom_auth": "tests.support.rights_entry.authenticate",
-        "custom_auth_run_common_checks": True,
-        "master_key": "os.environ/LITELLM_MASTER_KEY",
-    },
-}
-CHAT_CONFIG = {
-    "chat": {"profiles": {"default": {}, "some": {"collections": [NAME, HIDDEN_NAME]}}},
-}
-
-
-@dataclass
-class Matrix:
-    stage: Stage
-    log_file: Path
-    routes: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
-    folder = tmp_path_factory.mktemp("rights")
-    routes = folder / "routes.json"
-    prompts = folder / "config" / "prompts"
-    prompts.mkdir(parents=True)
-    prompt = (ROOT / "config" / "prompts" / "answer.md").read_text(encoding="utf-8")
-    (prompts / "answer.md").write_text(prompt, encoding="utf-8")
-    config = {**CONFIG, "chat": CHAT_CONFIG}
-    with (
-        proxy(folder, LITELLM, config, {"ROUTES_FILE": str(routes)}) as running,
-        stage(running.url) as made,
-    ):
-        yield Matrix(made, running.log_file, read(routes))
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    with matrix_proxy(tmp_path_factory.mktemp("rights")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -104,7 +51,12 @@ def on(matrix: Matrix) -> Stage:
     return matrix.stage
 
 
-def test_every_route_has_a_row_and_every_row_a_route(matrix: Matrix) -> None:
+def test_every_route_has_a_row_and_every_row_a_route(
+    matrix: Matrix, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with capsys.disabled():
+        of_routes, of_chat = len(cases(chat=False)), len(cases(chat=True))
+        sys.stdout.write(f"rights matrix: {of_routes} cases of routes, twice {of_chat} of chat\n")
     real = {(route["method"], route["path"]) for route in matrix.routes}
     assert {(row.method, row.route) for row in rows() if row.route != CHAT} == real
 
@@ -256,23 +208,6 @@ def test_chat_refuses_a_hidden_collection_as_one_that_does_not_exist(
         assert answers[0].json() == answers[1].json() == answers[2].json()
 
 
-def greedy_calls(on: Stage) -> list[dict[str, Any]]:
-    """Everything that a model could try."""
-    ids = [on.documents["open"]["id"], on.documents["closed"]["id"], on.hidden_document["id"]]
-    ids += [f"{on.hidden}/{on.hidden_document['id']}", f"{on.collection}/{on.documents['closed']['id']}"]
-    refs = [NAME, on.collection, on.hidden, HIDDEN_NAME]
-    searches: list[dict[str, Any]] = [{"query": QUESTION, "max_num_results": 20}]
-    searches += [{"query": QUESTION, "collections": [ref]} for ref in refs]
-    searches += [
-        {"query": QUESTION, "filters": {"type": "eq", "key": "document_id", "value": ref}} for ref in ids[:3]
-    ]
-    return [
-        *({"name": "search_documents", "arguments": arguments} for arguments in searches),
-        *({"name": "read_document", "arguments": {"document_id": ref}} for ref in ids),
-        {"name": "list_collections", "arguments": {}},
-    ]
-
-
 @pytest.mark.parametrize("model", ["greedy", "profiled"])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("identity", [*SIGNED_IN, INSIDER])
@@ -301,7 +236,36 @@ def test_many_tool_calls_at_once_are_each_checked(on: Stage) -> None:
         assert {word for word in on.unreadable(identity) if word in answer.text} == set()
 
 
+def test_health_shows_its_details_to_admins_only(on: Stage) -> None:
+    for identity in IDENTITIES:
+        view = on.client(identity).get("/health/collections").json()
+        assert ("details" in view) == (identity == "master")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_the_cache_gives_nobody_what_another_got(on: Stage, stream: bool) -> None:
+    """The proxy has LiteLLM's cache of responses on."""
+    options = chat_options("file_search", NAME, stream=stream)
+    both = [view["id"] for view in on.documents.values()]
+    arguments = {"query": "cache", "filters": {"type": "in", "key": "document_id", "value": both}}
+    greedy = json.dumps([{"name": "search_documents", "arguments": arguments}])
+    options["json"] |= {"model": "greedy", "messages": [{"role": "user", "content": greedy}]}
+    answers = [on.client(who).post(CHAT, **options).text for who in (INSIDER, "query", INSIDER, "manage")]
+    ids = [re.findall(r'"id": ?"(chatcmpl-[^"]+)"', answer)[0] for answer in answers]
+    assert ids[0] == ids[2], "the cache is on"
+    assert [CLOSED_TEXT in answer for answer in answers] == [True, False, True, False]
+    assert all(OPEN_TEXT in answer for answer in answers)
+
+
 # Ways around
+
+
+def test_who_did_not_sign_in_is_told_so_and_not_what_is_wrong_with_the_body(on: Stage) -> None:
+    for row in rows():
+        if row.method in ("POST", "PATCH") and row.route != CHAT:
+            asked = request(on, Case(row, "none"))
+            wrong = replace(asked, options={"json": {"no such field": 1}})
+            assert wrong.send(on.client("none")).status_code == 401
 
 
 def test_identity_comes_from_the_token_and_not_from_what_a_request_says(on: Stage) -> None:

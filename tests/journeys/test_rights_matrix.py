@@ -209,15 +209,17 @@ def test_chat_refuses_a_hidden_collection_as_one_that_does_not_exist(
 
 
 @pytest.mark.parametrize("model", ["greedy", "profiled"])
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("form", ["plain", "streamed", "events"])
 @pytest.mark.parametrize("identity", [*SIGNED_IN, INSIDER])
 def test_a_model_that_tries_everything_gets_no_further_than_its_user(
-    on: Stage, identity: str, stream: bool, model: str
+    on: Stage, identity: str, form: str, model: str
 ) -> None:
     messages = [{"role": "user", "content": json.dumps(greedy_calls(on))}]
-    body = {"model": model, "stream": stream, "messages": messages}
-    answer = on.client(identity).post(CHAT, json=body)
+    body = {"model": model, "stream": form != "plain", "messages": messages}
+    headers = {"x-openwebui-chat-id": "1"} if form == "events" else {}
+    answer = on.client(identity).post(CHAT, json=body, headers=headers)
     assert answer.status_code == 200, answer.text
+    assert ('"event"' in answer.text) == (form == "events")
     if identity == INSIDER:
         assert CLOSED_TEXT in answer.text
         return
@@ -349,7 +351,9 @@ def test_a_right_that_is_taken_away_is_gone_at_once(on: Stage) -> None:
 # The last of this file, so that all the requests above have been logged.
 
 
-def test_no_text_of_a_document_and_no_key_is_in_the_log(matrix: Matrix) -> None:
+def test_no_text_of_a_document_no_question_and_no_key_is_in_the_log(matrix: Matrix) -> None:
     log = matrix.log_file.read_text(encoding="utf-8", errors="replace")
     keys = [entry["key"] for entry in (*LOCAL, *PARTNER)] + [MASTER_KEY]
-    assert {word for word in (OPEN_TEXT, OWN_TEXT, CLOSED_TEXT, HIDDEN_TEXT, *keys) if word in log} == set()
+    assert {
+        word for word in (OPEN_TEXT, OWN_TEXT, CLOSED_TEXT, HIDDEN_TEXT, "code word", *keys) if word in log
+    } == set()

@@ -1,0 +1,65 @@
+"""`make run` on a machine of one's own: its keys, its sample documents, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from tests.support.quickstart import Quickstart, copy, quickstart, until
+
+KEYS = ["LITELLM_MASTER_KEY", "DEMO_ALICE_KEY", "DEMO_BOB_KEY", "DEMO_CAROL_KEY"]
+
+
+def test_the_keys_are_strong_random_and_for_their_owner_only(running: Quickstart) -> None:
+    path = running.folder / ".env"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    values = dotenv_values(path)
+    keys = [values[name] or "" for name in KEYS]
+    assert len(set(keys)) == len(KEYS)
+    assert all(key.startswith("sk-") and len(key) >= 40 for key in keys)
+    assert not any(key in running.log for key in keys)
+
+
+def test_the_sample_documents_are_in_two_collections_with_the_rights_of_the_story(
+    running: Quickstart,
+) -> None:
+    for line in ("annual-report-2025.pdf: completed", "travel-policy.docx: completed"):
+        assert line in running.log
+    rights = {
+        person: {
+            c["name"]: c["permissions"] for c in running.http(person).get("/v1/collections").json()["data"]
+        }
+        for person in ("alice", "bob", "carol")
+    }
+    assert {person: rights[person]["finance"] for person in rights} == {
+        "alice": ["discover", "query", "add", "manage"],
+        "bob": ["discover"],
+        "carol": ["discover", "add"],
+    }
+    assert all("query" in rights[person]["handbook"] for person in rights)
+
+
+def test_it_listens_on_loopback_only(running: Quickstart) -> None:
+    listening = subprocess.run(
+        ["ss", "-ltnH", f"sport = :{running.port}"], capture_output=True, text=True, timeout=10, check=True
+    )
+    assert [line.split()[3] for line in listening.stdout.splitlines()] == [f"127.0.0.1:{running.port}"]
+
+
+def test_keys_that_are_there_are_kept_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    content = "".join(f"{name}=sk-mine-{name.lower()}-0123456789abcdef\n" for name in KEYS)
+    (folder / ".env").write_text(content + "CHAT_MODEL=ollama_chat/mine\n")
+    with quickstart(folder) as running:
+        assert (folder / ".env").read_text() == content + "CHAT_MODEL=ollama_chat/mine\n"
+        assert running.http("bob").get("/v1/collections").status_code == 200
+        assert len(running.processes()) >= 3, "the proxy, the store and the worker"
+        os.killpg(running.process.pid, signal.SIGINT)
+        running.process.wait(40)
+        until(lambda: not running.processes(), "all have ended", 5)
+        assert "Traceback" not in running.log

@@ -227,6 +227,28 @@ def test_a_model_that_tries_everything_gets_no_further_than_its_user(
     assert (OPEN_TEXT in answer.text) == (identity in READERS)
 
 
+def test_litellms_other_routes_to_a_model_are_no_way_around(on: Stage) -> None:
+    said = json.dumps(greedy_calls(on))
+    messages = [{"role": "user", "content": said}]
+    chat: dict[str, Any] = {"model": "greedy", "messages": messages}
+    bodies: dict[str, dict[str, Any]] = {
+        "/chat/completions": chat,
+        "/openai/deployments/greedy/chat/completions": chat,
+        "/engines/greedy/chat/completions": chat,
+        "/v1/messages": {**chat, "max_tokens": 1000},
+        "/v1/responses": {"model": "greedy", "input": said},
+        "/v1/completions": {"model": "greedy", "prompt": said},
+    }
+    for path, body in bodies.items():
+        for identity in ("stranger", "query"):
+            answer = on.client(identity).post(path, json=body)
+            assert {word for word in on.unreadable(identity) if word in answer.text} == set()
+        if "chat" in path:
+            assert OPEN_TEXT in answer.text, f"{path} is searched for as well"
+            refused = on.client("query").post(path, json={**body, "rag": {"collections": [on.hidden]}})
+            assert refused.status_code == 404
+
+
 def test_many_tool_calls_at_once_are_each_checked(on: Stage) -> None:
     calls = [
         {"id": f"call_{number}", "type": "function", "function": call}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,32 @@ HOOKS = "plugins.entry.hooks"
 
 def check(folder: Path, proxy_config: Path | None) -> list[str]:
     """Every mistake in our folder and in what LiteLLM's YAML says of us; empty when there is none."""
+    mistakes: list[str] = []
+    wrong: set[str] = set()
+    config: Config | None = None
     try:
         config = load(folder)
     except ConfigError as error:
-        return [*error.mistakes, *(check_proxy(proxy_config) if proxy_config else [])]
-    mistakes = check_config(config)
+        mistakes += error.mistakes
+        wrong = {
+            key for key in Config.model_fields for line in mistakes if re.search(rf": {key}[.\[:]", line)
+        }
+        with suppress(ConfigError):  # what is right by itself may be wrong to the parts
+            config = load(folder, wrong)
+    if config:
+        mistakes += check_config(config, wrong)
     if proxy_config:
-        mistakes += check_proxy(proxy_config, set(config.chat.profiles))
+        mistakes += check_proxy(proxy_config, set(config.chat.profiles) if config and not wrong else None)
     return mistakes
 
 
-def check_config(config: Config) -> list[str]:
-    """What the settings models alone cannot see: plugins, subjects, pipelines, prompts, profiles."""
+def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
+    """What the settings models alone cannot see: plugins, subjects, pipelines, prompts, profiles.
+
+    Args:
+        config: The configuration.
+        left_out: Its keys that are not those of the files.
+    """
     mistakes: list[str] = []
 
     def attempt(action: Any, *arguments: Any) -> None:
@@ -49,7 +65,8 @@ def check_config(config: Config) -> list[str]:
     for name, pipeline in config.pipelines.items():
         lines = check_pipeline(pipeline, f"pipelines.{name}")
         mistakes.extend(locate(line, config.files, config.folder) for line in lines)
-    mistakes.extend(locate(line, config.files, config.folder) for line in check_chat(config))
+    if not {"chat", "tools"} & set(left_out):
+        mistakes.extend(locate(line, config.files, config.folder) for line in check_chat(config))
     return mistakes
 
 

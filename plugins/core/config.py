@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,8 +201,12 @@ def folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE, "config")).absolute()
 
 
-def load(path: Path) -> Config:
+def load(path: Path, leave_out: Collection[str] = ()) -> Config:
     """Read the folder's YAML files as one configuration.
+
+    Args:
+        path: The folder.
+        leave_out: Keys that are read as if no file had them.
 
     Raises:
         ConfigError: With every mistake of every file, each with the file and the setting's path.
@@ -217,7 +222,8 @@ def load(path: Path) -> Config:
             for key, value in read_yaml(file).items():
                 if key in origin:
                     mistakes.append(f"{file}: {key}: is already set in {origin[key]}")
-                content[key], origin[key] = value, file
+                if key not in leave_out:
+                    content[key], origin[key] = value, file
         except ConfigError as error:
             mistakes.extend(error.mistakes)
     try:

@@ -89,6 +89,16 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(folder: Path) -
         assert part in checked.stderr, checked.stderr
 
 
+def test_a_wrong_setting_does_not_hide_what_is_wrong_elsewhere(folder: Path) -> None:
+    edit(folder / "limits.yaml", "limits.max_files", "many")
+    edit(folder / "tools.yaml", "tools", [{"use": "no_such_tool"}])
+    edit(folder / "pipelines.yaml", "pipelines.default.chunker", {"use": "headings", "max_tokens": "few"})
+    checked = run_check(folder)
+    for part in ("limits.max_files: ", "tools[0].use: ", "pipelines.default.chunker.max_tokens: "):
+        assert part in checked.stderr, checked.stderr
+    assert "3 mistake(s)" in checked.stderr
+
+
 def test_a_key_that_is_too_weak_is_not_repeated_in_the_message(folder: Path) -> None:
     checked = run_check(folder, keys={**KEYS, "DEMO_BOB_KEY": "sk-hunter2"})
     assert checked.returncode == 1

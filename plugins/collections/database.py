@@ -93,8 +93,8 @@ class Database:
 def open_engine(url: str) -> AsyncEngine:
     """An engine; on SQLite with WAL, foreign keys and write transactions that lock at their beginning."""
     if not url.startswith("sqlite"):
-        return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url)
+        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_async_engine(url, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
@@ -163,6 +163,7 @@ def _upgrade(connection: Connection) -> None:
 @contextmanager
 def _file_lock(database: Path) -> Iterator[None]:
     database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database.touch(mode=0o600)
     with database.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

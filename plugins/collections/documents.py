@@ -28,6 +28,7 @@ from plugins.collections.records import (
 )
 from plugins.collections.rights import Rights
 from plugins.collections.uploads import (
+    MANAGE_AUDIENCE,
     Prepared,
     Upload,
     add_audience,
@@ -178,7 +179,7 @@ class DocumentService:
             values["attributes"] = dict(patch.metadata)
         if "acl" in patch.model_fields_set:
             if not self._rights.decide(principal, "manage", record).allowed:
-                raise Forbidden("To change a document's audience needs the right `manage`.", param="acl")
+                raise Forbidden(MANAGE_AUDIENCE, param="acl")
             acl = canonical_acl(patch.acl, self._rights)
             if acl != row.acl:
                 values |= {"acl": acl, "acl_key": audience_key(acl)}

@@ -27,7 +27,7 @@ from plugins.collections.records import (
     now,
 )
 from plugins.collections.rights import Rights
-from plugins.core.errors import Conflict, InvalidRequest
+from plugins.core.errors import Conflict, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
 
 DOCUMENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -51,6 +51,7 @@ RESERVED = frozenset(
 MAX_ATTRIBUTES = 16
 MAX_VALUE = 512  # characters, as OpenAI's file attributes
 MAX_URL = 2000
+MANAGE_AUDIENCE = "To change a document's audience needs the right `manage`."
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,12 @@ async def place(
 ) -> DocumentRecord:
     """Make the upload a row, which is also its job; or find the row that it already is.
 
-    The revision of the answer is the upload's, unless its content is already there.
+    The revision of the answer is the upload's, unless its content is already there. What replaces a
+    document keeps its audience; only who manages the collection may bring another.
 
     Raises:
         Conflict: The id is that of a document which the principal may not replace.
+        Forbidden: It brings another audience, which the principal may not change.
     """
     await add_audience(connection, collection.id, new.acl)
     existing = await find(connection, collection.id, new.document_id) if new.upload.document_id else None
@@ -194,6 +197,9 @@ async def place(
         raise Conflict("Somebody else uploaded the document with this id; choose another.", param="id")
     if existing.deleting:
         raise Conflict("The document with this id is being deleted; try again in a moment.", param="id")
+    if new.acl is not None and new.acl != existing.acl and not manages:
+        raise Forbidden(MANAGE_AUDIENCE, param="acl")
+    new = replace(new, acl=existing.acl if new.acl is None else new.acl)
     if _equal(existing, new):
         return existing
     upload = new.upload

@@ -95,6 +95,18 @@ async def test_an_id_that_exists_replaces_the_document_and_the_old_one_is_found_
         await world.add("handbook", "carol's words", document_id="doc-1", by=CAROL)
 
 
+async def test_what_replaces_a_document_keeps_the_audience_that_a_manager_gave_it(world: World) -> None:
+    await world.collection(add=["user:kc/carol"])
+    await world.add("handbook", "words", document_id="doc-1", by=CAROL)
+    await world.documents.change(world.alice, "handbook", "doc-1", DocumentPatch(acl=["user:kc/alice"]))
+    again = await world.add("handbook", "new words", document_id="doc-1", by=CAROL)
+    assert again.acl == ["user:kc/alice"]
+    with pytest.raises(Forbidden, match="manage"):
+        await world.add("handbook", "newer words", document_id="doc-1", acl=["*"], by=CAROL)
+    wider = await world.add("handbook", "newest words", document_id="doc-1", acl=["*"])
+    assert wider.acl == ["*"]
+
+
 async def test_a_batch_with_one_refused_document_adds_none_and_leaves_no_file(world: World) -> None:
     await world.collection(add=["user:kc/carol"])
     await world.add("handbook", "alice's", document_id="taken")

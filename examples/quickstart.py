@@ -109,13 +109,13 @@ def proxy_command(port: int) -> list[str]:
 
 
 def wait_until_ready(client: httpx.Client, proxy_is_alive: object = None) -> None:
-    """Until the store and the worker answer `ok`, or the time is over."""
+    """Until the store answers and the worker works, or the time is over."""
     end = time.monotonic() + READY_WITHIN_S
     alive = proxy_is_alive if callable(proxy_is_alive) else lambda: True
     while time.monotonic() < end and alive():
         try:
-            health = client.get("/health/collections")
-            if health.status_code == 200 and health.json()["status"] == "ok":
+            health = client.get("/health/collections").json()
+            if health["store"] != "unavailable" and health["worker"] == "ok":
                 return
         except (httpx.TransportError, ValueError, KeyError):
             pass

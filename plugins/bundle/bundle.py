@@ -78,7 +78,9 @@ class Bundle:
         self.toolbox = Toolbox(
             make_tools(config, Parts(self.catalogue, self.searcher)), self.rights.decide_tool
         )
-        self.health = Health(self.store, self.database, self.sources, self.supervisors)
+        self.health = Health(
+            self.store, self.database, self.sources, self.supervisors, self.catalogue.missing_models
+        )
 
     def _open_proxy(self, config: Config) -> None:
         self.authenticate = Authenticate(self.sources, config.identity.allowances)

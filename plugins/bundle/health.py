@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from crawler.contracts import Store
@@ -31,11 +31,14 @@ class Health:
         database: Database,
         sources: Sequence[IdentitySource[Any]],
         supervisors: Mapping[str, Supervisor],
+        missing_models: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
         self._store = store
         self._database = database
         self._sources = sources
         self._supervisors = supervisors
+        self._missing_models = missing_models
+        self._missing: Sequence[str] = ()
         self._report: HealthReport | None = None
         self._until = 0.0
         self._lock = asyncio.Lock()
@@ -54,19 +57,25 @@ class Health:
             for name, child in self._supervisors.items()
         }
         messages: dict[str, str] = {}
-        store, alive, queued, *identity = await asyncio.gather(
+        store, missing, alive, queued, *identity = await asyncio.gather(
             _attempt("store", self._store.capabilities(), messages),
+            _attempt("models", self._missing_models(), messages),
             _attempt("worker", workers_alive(self._database), messages),
             _attempt("database", waiting(self._database), messages),
             *(_attempt(f"identity.{s.name}", _ping(s), messages) for s in self._sources),
         )
+        if missing:
+            messages["models"] = f"Collections need models that are not in model_list: {', '.join(missing)}"
+            if missing != self._missing:
+                log.warning("%s", messages["models"])
+        self._missing = missing or ()
         if store is not None:
             details.setdefault("store", {})["version"] = store.version
         details |= {"workers": alive, "queue": queued, "messages": messages}
         down = [found is None for found in identity]
         identity_word: Wellness = "unavailable" if all(down) else "degraded" if any(down) else "ok"
         return HealthReport(
-            store="unavailable" if store is None else "ok",
+            store="unavailable" if store is None else "degraded" if missing else "ok",
             # Without a worker everything but new documents goes on.
             worker="ok" if alive else "degraded",
             identity=identity_word,

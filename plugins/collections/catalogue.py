@@ -78,6 +78,15 @@ class CollectionCatalogue:
         views = [self._view(principal, record, counts, full=False) for record in page]
         return CollectionList(data=views, has_more=len(found) > start + limit)
 
+    async def missing_models(self) -> Sequence[str]:
+        """The embedding models of collections that this proxy does not have (any more)."""
+        table = tables.collections
+        async with self._database.read() as connection:
+            names = await connection.scalars(
+                select(table.c.embedding_model).where(table.c.state == "ready").distinct()
+            )
+            return sorted(name for name in names if not self._has_model(name))
+
     async def get(self, principal: Principal, ref: str) -> CollectionView:
         async with self._database.read() as connection:
             record = await self._gate.collection(connection, principal, ref, "discover")

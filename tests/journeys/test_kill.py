@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -43,6 +44,24 @@ class Installation:
         """Another proxy on the same folder and port; the one before must have ended."""
         self._stack.close()
         self.running = self._stack.enter_context(quickstart(self.running.folder, port=self.running.port))
+
+    @property
+    def has_model(self) -> bool:
+        return MODEL in (self.running.folder / "litellm_config.yaml").read_text(encoding="utf-8")
+
+    def drop_model(self) -> None:
+        """Take the second embedding model out of the YAML; for the next start."""
+        change(
+            self.running.folder / "litellm_config.yaml",
+            lambda content: content["model_list"].remove(
+                next(model for model in content["model_list"] if model["model_name"] == MODEL)
+            ),
+        )
+
+
+def write_env(path: Path) -> None:
+    names = ("LITELLM_MASTER_KEY", "DEMO_ALICE_KEY", "DEMO_BOB_KEY", "DEMO_CAROL_KEY")
+    path.write_text("".join(f"{name}=sk-{name.lower()}-0123456789abcdef\n" for name in names))
 
 
 def second_model(content: dict[str, Any]) -> None:
@@ -174,15 +193,21 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_job_is_replaced_and_the_job_
         assert len(passages(installation, "worked", f"Marker{number}")) == 12
 
 
-def test_a_model_that_the_worker_reaches_through_the_proxy_embeds_documents(
-    installation: Installation,
-) -> None:
+@pytest.fixture(scope="module")
+def aging(installation: Installation) -> str:
+    """A collection of the second model, with one document."""
     create(installation, "aging", embedding_model=MODEL)
     upload(installation, "aging", [{"markdown": "# Tea\n\nTea is served at four."}])
     [document] = completed(installation, "aging")
     assert document["status"] == "completed", document
+    return "aging"
+
+
+def test_a_model_that_the_worker_reaches_through_the_proxy_embeds_documents(
+    installation: Installation, aging: str
+) -> None:
     body = {"query": "when is tea", "ranking_options": {"ranker": "dense"}}
-    [hit] = installation.alice().post("/v1/collections/aging/search", json=body).json()["data"]
+    [hit] = installation.alice().post(f"/v1/collections/{aging}/search", json=body).json()["data"]
     assert hit["content"][0]["text"].endswith("Tea is served at four.")
 
 
@@ -201,14 +226,11 @@ def test_after_kill_9_of_the_proxy_its_children_end_and_the_next_one_completes_e
     running.process.wait(10)
     broken.join()
     until(lambda: not running.processes(), "the children end by themselves")
-    change(
-        running.folder / "litellm_config.yaml",
-        lambda content: content.update(
-            model_list=[m for m in content["model_list"] if m["model_name"] != MODEL]
-        ),
-    )
+    keys = (running.folder / ".env").read_bytes()
+    installation.drop_model()
     installation.restart()
-    assert "Uploading the sample documents" not in installation.running.log
+    assert "Uploading the sample documents" not in installation.running.log, "they are there"
+    assert (running.folder / ".env").read_bytes() == keys
     done = completed(installation, "survived")
     assert {(d["id"], d["status"], d["chunks"]) for d in done} == {
         (d["id"], "completed", 12) for d in acknowledged
@@ -252,15 +274,19 @@ class Unfinished:
 
 
 def test_a_model_that_is_no_longer_configured_is_told_on_use_and_the_rest_goes_on(
-    installation: Installation,
+    installation: Installation, aging: str
 ) -> None:
-    if MODEL in (installation.running.folder / "litellm_config.yaml").read_text():
-        pytest.skip("needs the proxy that was started without the model")
+    if installation.has_model:
+        installation.drop_model()
+        installation.restart()
     alice = installation.alice()
     answer = alice.post("/v1/collections/aging/search", json={"query": "tea"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
     assert f"`{MODEL}`" in answer.json()["error"]["message"]
     assert "ask the operator" in answer.json()["error"]["message"]
+    health = installation.running.http("master").get("/health/collections").json()
+    assert (health["status"], health["store"], health["worker"]) == ("degraded", "degraded", "ok")
+    assert MODEL in health["details"]["messages"]["models"]
     upload(installation, "aging", [{"id": "late", "markdown": "# Late\n\nToo late."}])
     by_id = {d["id"]: d for d in completed(installation, "aging")}
     assert by_id["late"]["status"] == "failed"
@@ -272,22 +298,32 @@ def test_a_model_that_is_no_longer_configured_is_told_on_use_and_the_rest_goes_o
     assert "28 days" in (chat.choices[0].message.content or "")
 
 
-def test_a_wrong_configuration_does_not_start(installation: Installation) -> None:
-    folder = copy(installation.running.folder.parent / "wrong")
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ([sys.executable, "examples/quickstart.py"], 1),
+        ([str(Path(sys.executable).parent / "litellm"), "--config", "litellm_config.yaml"], 3),
+    ],
+    ids=["make run", "litellm"],
+)
+def test_a_wrong_configuration_does_not_start_and_all_its_mistakes_are_told(
+    tmp_path: Path, command: list[str], status: int
+) -> None:
+    folder = copy(tmp_path)
+    write_env(folder / ".env")
     change(folder / "config" / "storage.yaml", lambda content: content["storage"].update(dir="x"))
-    change(folder / "config" / "tools.yaml", lambda content: content["tools"].append({"use": "rm"}))
+    change(folder / "config" / "limits.yaml", lambda content: content["limits"].update(max_files=0))
     ended = subprocess.run(
-        [sys.executable, "examples/quickstart.py", "--port", str(free_port())],
+        [*command, "--port", str(free_port())],
         cwd=folder,
-        env=variables(folder),
+        env=variables(folder) | {"CHAT_MODEL": "ollama_chat/none"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert ended.returncode == 1
-    printed = ended.stdout + ended.stderr
-    for file, setting in (("storage.yaml", "storage.dir"), ("tools.yaml", "tools[3].use")):
-        assert any(file in line and setting in line for line in printed.splitlines()), printed
-    assert "Traceback" not in printed
+    assert ended.returncode == status, ended.stderr
+    told = (ended.stdout + ended.stderr).splitlines()
+    for file, setting in (("storage.yaml", "storage.dir"), ("limits.yaml", "limits.max_files")):
+        assert any(file in line and setting in line for line in told), told

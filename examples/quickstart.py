@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +102,16 @@ def environment(env_file: Path, port: int) -> dict[str, str]:
     return {**defaults, **from_file, **os.environ}
 
 
+def check_port(port: int) -> None:
+    """LiteLLM takes another port by itself where 4000 is taken, and our keys would go to whoever has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SystemExit(f"Port {port} is not free; take another: make run PORT={port + 1}") from error
+
+
 def proxy_command(port: int) -> list[str]:
     """The stock proxy on loopback."""
     litellm = str(Path(sys.executable).parent / "litellm")
@@ -166,6 +177,7 @@ def main() -> None:
     checked = subprocess.run([sys.executable, "-m", "plugins", "check"], env=environ, cwd=ROOT, check=False)
     if checked.returncode:
         raise SystemExit(checked.returncode)
+    check_port(args.port)
     subprocess.Popen([sys.executable, __file__, "--port", str(args.port), "--announce"], env=environ)
     command = proxy_command(args.port)
     os.execve(command[0], command, environ)  # noqa: S606 - becomes the proxy

@@ -87,6 +87,7 @@ def kill(installation: Installation, command: str) -> int:
     pid = installation.running.child(command)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+    until(lambda: pid not in installation.running.processes(), "it is dead")
     return pid
 
 

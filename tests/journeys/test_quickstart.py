@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from dotenv import dotenv_values
 
-from tests.support.quickstart import Quickstart, copy, quickstart, until
+from tests.support.quickstart import Quickstart, copy, quickstart, until, variables
 
 KEYS = ["LITELLM_MASTER_KEY", "DEMO_ALICE_KEY", "DEMO_BOB_KEY", "DEMO_CAROL_KEY"]
 
@@ -45,10 +48,9 @@ def test_the_sample_documents_are_in_two_collections_with_the_rights_of_the_stor
 
 
 def test_it_listens_on_loopback_only(running: Quickstart) -> None:
-    listening = subprocess.run(
-        ["ss", "-ltnH", f"sport = :{running.port}"], capture_output=True, text=True, timeout=10, check=True
-    )
-    assert [line.split()[3] for line in listening.stdout.splitlines()] == [f"127.0.0.1:{running.port}"]
+    for address, reached in (("127.0.0.1", True), ("127.0.0.2", False)):
+        with socket.socket() as client:
+            assert (client.connect_ex((address, running.port)) == 0) is reached
 
 
 def test_keys_that_are_there_are_kept_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:
@@ -63,3 +65,25 @@ def test_keys_that_are_there_are_kept_and_ctrl_c_ends_every_process(tmp_path: Pa
         running.process.wait(40)
         until(lambda: not running.processes(), "all have ended", 5)
         assert "Traceback" not in running.log
+
+
+def test_a_port_that_is_taken_is_told_and_nothing_is_sent_to_who_has_it(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "examples/quickstart.py", "--port", str(port)],
+            cwd=copy(tmp_path),
+            env=variables(tmp_path),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert ended.returncode == 1
+    assert f"Port {port} is not free; take another: make run PORT={port + 1}" in ended.stderr

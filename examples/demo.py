@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 from openai import OpenAI
+
 from quickstart import DOCUMENTS, ROOT, environment, proxy_command, wait_until_ready
 
 QUESTION = "What was the total revenue in 2025?"

@@ -63,7 +63,8 @@ async def test_the_model_gets_numbered_passages_and_the_request_of_round_one_aga
     assistant, told = second["messages"][-2:]
     assert assistant["tool_calls"][0]["function"]["name"] == "search_documents"
     assert told["tool_call_id"] == assistant["tool_calls"][0]["id"]
-    assert told["content"].startswith("[1] Handbook > Leave (page 3)\n```passage document_id=d1\nThe notice period")
+    beginning = "[1] Handbook > Leave (page 3)\n```passage document_id=d1\nThe notice period"
+    assert told["content"].startswith(beginning)
     assert "[2] Handbook > Leave\n" in told["content"]
     kept = ("model", "temperature", "user", "tools", "metadata")
     assert {key: second[key] for key in kept} == {key: first[key] for key in kept}

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from crawler.errors import CrawlError
 from plugins.core.errors import BundleError, InvalidRequest, TooLarge
-from plugins.core.validation import invalid
+from plugins.core.validation import invalid, read_json
 from plugins.core.wire import INVALID, SERVER, to_wire
 
 log = logging.getLogger(__name__)
@@ -87,12 +87,21 @@ def request_id(request: Request) -> str:
 
 
 class CappedRequest(Request):
-    """A request whose body, when it is read as a whole, is at most ``MAX_BODY_BYTES`` long."""
+    """A request whose body, when it is read as a whole, is at most ``MAX_BODY_BYTES`` long, and whose JSON is
+    Unicode."""
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
             self._body = await read_body(self, MAX_BODY_BYTES)
         return self._body
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            try:
+                self._json = read_json(await self.body())
+            except ValueError as error:
+                raise InvalidRequest("The body is not valid JSON.") from error
+        return self._json
 
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:
@@ -192,8 +201,6 @@ def _has_own_handler(request: Request, error: Exception) -> bool:
 def _invalid(error: RequestValidationError) -> InvalidRequest:
     mistakes = error.errors()
     first = mistakes[0]
-    if first["type"] == "json_invalid":
-        return InvalidRequest("The body is not valid JSON.")
     if all(mistake["loc"] == ("body",) for mistake in mistakes):
         return InvalidRequest("Send a JSON object as the body, with `Content-Type: application/json`.")
     where = first["loc"][0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from plugins.collections.documents import Upload
 from plugins.core.config import LimitsConfig
 from plugins.core.errors import InvalidRequest, TooLarge
 from plugins.core.shapes import AddDocuments, Attributes, DocumentInput, Shape
-from plugins.core.validation import invalid
+from plugins.core.validation import invalid, read_json
 
 MAX_JSON_BYTES = 32 * 2**20
 """Of a JSON body, which is held in memory; larger documents are uploaded as files."""
@@ -139,8 +138,8 @@ def _name_of_address(url: str, where: str) -> str:
 
 def _loads(text: str | bytes, field: str | None) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return read_json(text)
+    except ValueError as error:
         what = f"`{field}`" if field else "The body"
         raise InvalidRequest(f"{what} is not valid JSON.", param=field) from error
 

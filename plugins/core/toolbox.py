@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -23,7 +22,7 @@ from plugins.core.errors import (
 )
 from plugins.core.identity import Decision, Principal
 from plugins.core.ports import Call, Tool, ToolResult
-from plugins.core.validation import invalid
+from plugins.core.validation import invalid, read_json
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +152,8 @@ def _decode(arguments: Arguments) -> Any:
     if not isinstance(arguments, str):
         return dict(arguments)
     try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError) as error:
+        return read_json(arguments)
+    except ValueError as error:
         raise InvalidRequest("arguments: must be a JSON object", param="arguments") from error
 
 

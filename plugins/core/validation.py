@@ -1,11 +1,26 @@
-"""Validation errors as one sentence about one field, named as the client wrote it."""
+"""JSON from outside, and validation errors as one sentence about one field, named as the client wrote it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from plugins.core.errors import InvalidRequest
+
+
+def read_json(text: str | bytes) -> Any:
+    """JSON whose texts are Unicode (RFC 8259, section 8.2): no answer could hold others.
+
+    Raises:
+        ValueError: It is none, a text in it has half of a surrogate pair, or it is nested too deeply.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
 
 
 def invalid(mistakes: Sequence[Any], given: Any, prefix: str = "") -> InvalidRequest:

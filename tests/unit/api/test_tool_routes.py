@@ -64,6 +64,7 @@ async def test_an_unknown_tool_and_one_that_is_not_allowed_answer_alike(
         ({"query": "a", "collections": ["a", 2]}, "arguments.collections.1"),
         ("{", "arguments"),
         ("[]", "arguments"),
+        ('{"query": "a", "collections": ["\\ud800"]}', "arguments"),
     ],
 )
 async def test_wrong_arguments_are_400_and_the_field_is_named(

@@ -258,6 +258,8 @@ async def test_a_wrong_document_in_json_is_400_and_named(
         (b"{}", "application/json"),
         (b'{"documents": []}', "application/json"),
         (b"\xff\xfe{", "application/json"),
+        (b'{"documents": [{"text": "half a pair: \\ud800"}]}', "application/json"),
+        (b'{"documents": [{"text": "a", "metadata": {"k": "\\ud800"}}]}', "application/json"),
         (b"text", "text/plain"),
     ],
 )

@@ -17,10 +17,11 @@ which `/v1/model/info` shows to everyone::
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import litellm
-from litellm.exceptions import NotFoundError, ServiceUnavailableError
+from litellm.exceptions import BadRequestError, NotFoundError, ServiceUnavailableError
 from litellm.llms.custom_llm import CustomLLM
 from litellm.utils import custom_llm_setup
 
@@ -39,16 +40,29 @@ class Local(CustomLLM):
         self._models: dict[str, CustomLLM] = {}
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._model(kwargs["model"]).acompletion(*args, **kwargs)
+        return await self._method(kwargs["model"], "acompletion")(*args, **kwargs)
 
     def astreaming(self, *args: Any, **kwargs: Any) -> Any:
-        return self._model(kwargs["model"]).astreaming(*args, **kwargs)
+        return self._method(kwargs["model"], "astreaming")(*args, **kwargs)
 
     async def aembedding(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._model(kwargs["model"]).aembedding(*args, **kwargs)
+        return await self._method(kwargs["model"], "aembedding")(*args, **kwargs)
 
     def embedding(self, *args: Any, **kwargs: Any) -> Any:
-        return self._model(kwargs["model"]).embedding(*args, **kwargs)
+        return self._method(kwargs["model"], "embedding")(*args, **kwargs)
+
+    def _method(self, name: str, method: str) -> Callable[..., Any]:
+        model = self._model(name)
+        if getattr(type(model), method) is getattr(CustomLLM, method):
+            route, other = "/v1/chat/completions", "/v1/embeddings"
+            if method.endswith("embedding"):
+                route, other = other, route
+            raise BadRequestError(
+                f"{name} is not a model for {route}; it is one for {other}.",
+                model=name,
+                llm_provider=PROVIDER,
+            )
+        return cast("Callable[..., Any]", getattr(model, method))
 
     def _model(self, name: str) -> CustomLLM:
         name = name.removeprefix(f"{PROVIDER}/")

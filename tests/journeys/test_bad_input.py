@@ -244,6 +244,34 @@ def test_an_unknown_model_is_refused_in_chat_in_embeddings_and_for_a_collection(
     assert alice.chat.completions.create(model="extractive", messages=messages).choices[0].message.content
 
 
+def test_a_model_of_another_kind_is_refused_with_the_route_that_it_is_for(running: Quickstart) -> None:
+    bob = running.openai("bob")
+    messages: Any = [{"role": "user", "content": "hello"}]
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="it is one for /v1/embeddings"):
+            bob.chat.completions.create(model="local/minilm", messages=messages, stream=stream)
+    body = {"model": "extractive", "input": "hello"}
+    answer = running.http("bob").post("/v1/embeddings", json=body)
+    assert answer.status_code == 400
+    assert "it is one for /v1/chat/completions" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"name": "a", "metadata": {"k": "\\ud800"}}',
+        '{"name": "a", "access": {"query": ["user:local/\\ud800"]}}',
+        '{"name": "a", "embedding_model": "\\ud800"}',
+        '{"name": "a", "\\ud800": 1}',
+    ],
+)
+def test_half_a_character_is_refused_and_harms_no_list(running: Quickstart, body: str) -> None:
+    alice = running.http("alice")
+    headers = {"Content-Type": "application/json"}
+    error_of(alice.post("/v1/collections/new", content=body, headers=headers), 400)
+    assert alice.get("/v1/collections").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("options", "status", "param"),
     [

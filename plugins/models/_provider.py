@@ -85,7 +85,7 @@ class Local(CustomLLM):
         return self._models[name]
 
 
-def register() -> None:
+def register_provider() -> None:
     """Make `local/...` known to LiteLLM; harmless when repeated. Needed before the router is built."""
     if not any(item["provider"] == PROVIDER for item in litellm.custom_provider_map):
         litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": Local()})

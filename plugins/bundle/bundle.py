@@ -50,7 +50,7 @@ class Bundle:
     def __init__(self, config: Config) -> None:
         if mistakes := check_config(config):
             raise ConfigError(mistakes)
-        found = resolve(config, "plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
+        found = resolve("plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
         self.sources = [source.plugin(source.settings, source.name) for source in found]
         self.rights = Rights(config)
         url = database_url(config.storage)
@@ -124,7 +124,7 @@ def children(config: Config, store: Store[Any]) -> dict[str, Supervisor]:
 
 def make_tools(config: Config, parts: Parts) -> dict[str, Tool[Any, Any]]:
     """The tools of the configuration by their names."""
-    found = resolve(config, "plugins.tools", Tool, config.tools, "tools")
+    found = resolve("plugins.tools", Tool, config.tools, "tools")
     return {tool.name: tool.plugin(tool.settings, parts) for tool in found}
 
 

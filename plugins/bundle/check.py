@@ -16,6 +16,8 @@ from plugins.bundle.resolve import resolve
 from plugins.collections.rights import Rights
 from plugins.collections.storage import open_store
 from plugins.core.config import Config, load, locate
+from plugins.core.errors import InvalidRequest
+from plugins.core.identity import canonical_subject
 from plugins.core.ports import IdentitySource, Tool
 
 AUTHENTICATE = "plugins.entry.authenticate"
@@ -36,6 +38,7 @@ def check(folder: Path, proxy_config: Path | None) -> list[str]:
         }
         with suppress(ConfigError):  # what is right by itself may be wrong to the parts
             config = load(folder, wrong)
+            wrong |= set(Config.model_fields) - set(config.files)  # they may be in a file that is no YAML
     if config:
         mistakes += check_config(config, wrong)
     if proxy_config:
@@ -58,16 +61,31 @@ def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
         except ConfigError as error:
             mistakes.extend(locate(line, config.files, config.folder) for line in error.mistakes)
 
-    attempt(resolve, config, "plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
-    attempt(resolve, config, "plugins.tools", Tool, config.tools, "tools")
+    attempt(resolve, "plugins.tools", Tool, config.tools, "tools")
     attempt(open_store, config.storage)
-    attempt(Rights, config)
+    if "identity" not in left_out:
+        sources = config.identity.sources
+        attempt(resolve, "plugins.auth", IdentitySource, sources, "identity.sources")
+        attempt(Rights, config)
+        lines = check_allowances(config)
+        mistakes.extend(locate(line, config.files, config.folder) for line in lines)
     for name, pipeline in config.pipelines.items():
         lines = check_pipeline(pipeline, f"pipelines.{name}")
         mistakes.extend(locate(line, config.files, config.folder) for line in lines)
     if not {"chat", "tools"} & set(left_out):
         mistakes.extend(locate(line, config.files, config.folder) for line in check_chat(config))
     return mistakes
+
+
+def check_allowances(config: Config) -> Iterator[str]:
+    """That each names subjects of a source that there is."""
+    names = {source.name or source.use.rpartition(".")[2] for source in config.identity.sources}
+    for number, entry in enumerate(config.identity.allowances):
+        for index, text in enumerate(entry.subjects):
+            try:
+                canonical_subject(text, names)
+            except InvalidRequest as error:
+                yield f"identity.allowances[{number}].subjects[{index}]: {error.message}"
 
 
 def check_chat(config: Config) -> list[str]:

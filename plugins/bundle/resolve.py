@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from crawler import registry
 from crawler.errors import ConfigError
 from crawler.settings import Settings, validate
-from plugins.core.config import Config, Plugin, Source, locate
+from plugins.core.config import Plugin, Source
 
 
 class Resolved(NamedTuple):
@@ -33,9 +33,7 @@ def resolve_one(package: str, contract: type[Any], entry: Plugin, where: str) ->
     return Resolved(own or entry.use.rpartition(".")[2], plugin, settings)
 
 
-def resolve(
-    config: Config, package: str, contract: type[Any], entries: Sequence[Plugin], where: str
-) -> list[Resolved]:
+def resolve(package: str, contract: type[Any], entries: Sequence[Plugin], where: str) -> list[Resolved]:
     """All entries of a list of plugins, whose names must differ.
 
     Raises:
@@ -54,5 +52,5 @@ def resolve(
             mistakes.append(f"{place}.name: `{resolved.name}` is used twice; names must differ")
         found.append(resolved)
     if mistakes:
-        raise ConfigError([locate(line, config.files, config.folder) for line in mistakes])
+        raise ConfigError(mistakes)
     return found

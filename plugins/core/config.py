@@ -201,12 +201,13 @@ def folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE, "config")).absolute()
 
 
-def load(path: Path, leave_out: Collection[str] = ()) -> Config:
+def load(path: Path, leave_out: Collection[str] | None = None) -> Config:
     """Read the folder's YAML files as one configuration.
 
     Args:
         path: The folder.
-        leave_out: Keys that are read as if no file had them.
+        leave_out: Keys that are read as if no file had them; files that are no YAML are then left out, too.
+            Without the identity there are no sources.
 
     Raises:
         ConfigError: With every mistake of every file, each with the file and the setting's path.
@@ -217,15 +218,20 @@ def load(path: Path, leave_out: Collection[str] = ()) -> Config:
     mistakes: list[str] = []
     content: dict[str, Any] = {}
     origin: dict[str, Path] = {}
+    lenient, unread = leave_out is not None, False
     for file in files:
         try:
             for key, value in read_yaml(file).items():
                 if key in origin:
                     mistakes.append(f"{file}: {key}: is already set in {origin[key]}")
-                if key not in leave_out:
+                if key not in (leave_out or ()):
                     content[key], origin[key] = value, file
         except ConfigError as error:
-            mistakes.extend(error.mistakes)
+            unread = True
+            if not lenient:
+                mistakes.extend(error.mistakes)
+    if (lenient or unread) and "identity" not in content:
+        content["identity"] = IdentityConfig.model_construct(sources=[])
     try:
         config = validate(Config, {**content, "folder": path, "files": origin}, "")
     except ConfigError as error:

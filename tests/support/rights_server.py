@@ -79,7 +79,7 @@ def mount(app: FastAPI, world: World) -> None:
     """What `plugins.bundle` does."""
     who = Doors(world.config).authenticated
     parts = Parts(world.catalogue, world.searcher)
-    found = resolve(world.config, "plugins.tools", Tool, world.config.tools, "tools")
+    found = resolve("plugins.tools", Tool, world.config.tools, "tools")
     toolbox = Toolbox(
         {tool.name: tool.plugin(tool.settings, parts) for tool in found}, world.rights.decide_tool
     )

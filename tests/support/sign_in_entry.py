@@ -24,13 +24,7 @@ litellm.enable_post_custom_auth_checks = True
 config = load(folder())
 sources: list[IdentitySource[Any]] = [
     found.plugin(found.settings, found.name)
-    for found in resolve(
-        config,
-        "plugins.auth",
-        IdentitySource,
-        config.identity.sources,
-        "identity.sources",
-    )
+    for found in resolve("plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
 ]
 router = APIRouter()
 seen: dict[str, Any] = {}

@@ -106,5 +106,6 @@ def explain(error: ValidationError, where: str) -> list[str]:
         for part in item["loc"]:
             path += f"[{part}]" if isinstance(part, int) else f".{part}"
         message = "unknown setting" if item["type"] == "extra_forbidden" else item["msg"]
+        message = message.removeprefix("Value error, ")
         lines.append(f"{path}: {message[0].lower()}{message[1:]}")
     return lines

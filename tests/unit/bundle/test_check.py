@@ -76,6 +76,9 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(folder: Path) -
     edit(folder / "pipelines.yaml", "pipelines.default.chunker", {"use": "headings", "max_tokens": "few"})
     edit(folder / "storage.yaml", "storage.store", {"use": "milvus", "uri": "ftp://milvus"})
     edit(folder / "chat.yaml", "chat.prompt", "missing.md")
+    sources = yaml.safe_load((folder / "identity.yaml").read_text())["identity"]["sources"]
+    edit(folder / "identity.yaml", "identity.sources", [*sources, {"use": "ldap"}])
+    edit(folder / "identity.yaml", "identity.allowances", [{"subjects": ["*", "user:nowhere/x"]}])
     checked = run_check(folder)
     assert checked.returncode == 1
     for part in (
@@ -83,10 +86,12 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(folder: Path) -
         "tools.yaml: tools[1].allow[0]: `bob` is not a subject",
         "collections.yaml: collections.policy[0].query[0]: `group:staff` must name its source",
         "pipelines.yaml: pipelines.default.chunker.max_tokens: ",
-        "storage.yaml: storage.store: ",
+        "storage.yaml: storage.store: `uri` must be a path, or begin with http:// or https://",
+        "identity.yaml: identity.allowances[0].subjects[1]: `user:nowhere/x` must name its source",
         "chat.yaml: chat.prompt: there is no file prompts/missing.md",
     ):
         assert part in checked.stderr, checked.stderr
+    assert f"\n{folder / 'identity.yaml'}: identity.sources[2].use: " in f"\n{checked.stderr}"
 
 
 def test_a_wrong_setting_does_not_hide_what_is_wrong_elsewhere(folder: Path) -> None:
@@ -97,6 +102,19 @@ def test_a_wrong_setting_does_not_hide_what_is_wrong_elsewhere(folder: Path) -> 
     for part in ("limits.max_files: ", "tools[0].use: ", "pipelines.default.chunker.max_tokens: "):
         assert part in checked.stderr, checked.stderr
     assert "3 mistake(s)" in checked.stderr
+
+
+@pytest.mark.parametrize(
+    "identity", ["identity: [", "identity: {sources: []}", "identity: {sources: [{use: litellm}], more: 1}"]
+)
+def test_a_wrong_identity_does_not_hide_what_is_wrong_elsewhere(folder: Path, identity: str) -> None:
+    (folder / "identity.yaml").write_text(identity)
+    edit(folder / "tools.yaml", "tools", [{"use": "no_such_tool"}])
+    edit(folder / "pipelines.yaml", "pipelines.default.chunker", {"use": "headings", "max_tokens": "few"})
+    checked = run_check(folder)
+    for part in ("identity.yaml", "tools[0].use: ", "pipelines.default.chunker.max_tokens: "):
+        assert part in checked.stderr, checked.stderr
+    assert "3 mistake(s)" in checked.stderr, "and nothing that is wrong only because of it"
 
 
 def test_a_key_that_is_too_weak_is_not_repeated_in_the_message(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from plugins.core.shapes import Access, CollectionList, CollectionPatch, Collect
 
 MAX_PAGE = 1000
 MAX_NAME = 255
+TURNS_TEXT = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that change the direction of text, with which a name could look like another."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,7 @@ def checked_name(text: str) -> str:
     name = unicodedata.normalize("NFC", text).strip()
     if not 1 <= len(name) <= MAX_NAME:
         raise InvalidRequest(f"A collection's name has 1 to {MAX_NAME} characters.", param="name")
-    if has_controls(text):
+    if has_controls(text) or TURNS_TEXT.search(text):
         raise InvalidRequest("A collection's name has no control characters.", param="name")
     if name.startswith("vs_"):
         raise InvalidRequest("A collection's name may not begin like an id (`vs_`).", param="name")

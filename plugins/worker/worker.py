@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from crawler import conversion
 from crawler.contracts import Document, Stage, Store
 from crawler.errors import CrawlError, StoreUnavailable, UnreadableDocument
 from crawler.fetch import fetch
@@ -252,6 +253,7 @@ class Worker:
     async def _sweep(self) -> None:
         """Remove the files that requests which died left behind."""
         await self._originals.sweep_spool()
+        await asyncio.to_thread(conversion.sweep)
         old: dict[str, list[str]] = {}
         for collection_id, document_id in await self._originals.documents(SWEEP_S):
             old.setdefault(collection_id, []).append(document_id)

@@ -43,6 +43,7 @@ def error_of(answer: Any, status: int, code: str = "invalid_request") -> dict[st
         ("x" * 256, "1 to 255"),
         ("line\nbreak", "control"),
         ("nul\0", "control"),
+        ("report\u202efdp", "control"),
         ("paragraph\u2029end", "control"),
         ("vs_1", "begin like an id"),
         ("vs_0123456789abcdef0123456789abcdef", "begin like an id"),

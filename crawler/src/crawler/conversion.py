@@ -18,9 +18,11 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import struct
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ from crawler.contracts import Converted, Format, Frozen, Source
 from crawler.errors import CrawlError, DocumentTooLarge, UnreadableDocument, UnsupportedFormat
 from crawler.registry import settings_type
 from crawler.settings import Settings
+
+FOLDER_PREFIX = "crawler-"
+ABANDONED_S = 3600.0
 
 _ANSWER_MAX_BYTES = 128 * 2**20
 _PR_SET_PDEATHSIG = 1
@@ -78,12 +83,22 @@ async def convert(format_: Format[Any], source: Source, limits: Limits) -> Conve
         UnreadableDocument: The file cannot be read, or its conversion exceeded the limits or crashed.
         DocumentTooLarge: The file, or what came out of it, is too large.
     """
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="crawler-")
+    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix=FOLDER_PREFIX)
     try:
         answer = await _run_child(_request(format_, source, limits), limits.timeout_s, folder)
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
     return await asyncio.to_thread(_read_answer, answer)
+
+
+def sweep() -> None:
+    """Remove the working folders of conversions whose process was killed an hour ago or earlier."""
+    before = time.time() - ABANDONED_S
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            if found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) and found.st_mtime < before:
+                shutil.rmtree(folder)
 
 
 def _request(format_: Format[Any], source: Source, limits: Limits) -> bytes:

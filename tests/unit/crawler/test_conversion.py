@@ -8,13 +8,14 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from crawler.contracts import Source
-from crawler.conversion import Limits, convert
+from crawler.conversion import Limits, convert, sweep
 from crawler.errors import DocumentTooLarge, UnreadableDocument
 from crawler.formats.pdf import Pdf
 from crawler.settings import Settings
@@ -172,3 +173,16 @@ async def test_an_endless_answer_is_cut_off(fake_child: FakeChild) -> None:
 async def test_a_child_that_never_reads_its_file_is_ended(fake_child: FakeChild) -> None:
     fake_child("exec sleep 60")
     await failed(convert(PDF, SLOW, Limits(timeout_s=0.5)), "longer than 0.5 s")
+
+
+def test_what_killed_conversions_left_is_swept_and_what_is_under_way_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name, age_s in (("crawler-old", 7200), ("crawler-new", 60), ("other-old", 7200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "page").touch()
+        then = time.time() - age_s
+        os.utime(tmp_path / name, (then, then))
+    sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crawler-new", "other-old"]

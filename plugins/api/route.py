@@ -173,21 +173,21 @@ def explain(request: Request, error: Exception) -> JSONResponse:
     wire = to_wire(error)
     if not isinstance(error, BundleError | CrawlError):
         log.error(
-            "unforeseen error: %s %s request_id=%s",
+            "unforeseen error: %s %s",
             request.method,
             request.scope["path"],
-            request_id(request),
             exc_info=error,
+            extra={"request_id": request_id(request)},
         )
     elif wire.status >= 500:
         cause = error.__cause__
         log.warning(
-            "%s: %s %s request_id=%s cause=%s",
+            "%s: %s %s cause=%s",
             type(error).__name__,
             request.method,
             request.scope["path"],
-            request_id(request),
             type(cause).__name__ if cause else None,
+            extra={"request_id": request_id(request)},
         )
     return JSONResponse(wire.body, wire.status, wire.headers)
 

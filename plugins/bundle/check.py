@@ -67,8 +67,7 @@ def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
         sources = config.identity.sources
         attempt(resolve, "plugins.auth", IdentitySource, sources, "identity.sources")
         attempt(Rights, config)
-        lines = check_allowances(config)
-        mistakes.extend(locate(line, config.files, config.folder) for line in lines)
+        mistakes.extend(locate(line, config.files, config.folder) for line in check_allowances(config))
     for name, pipeline in config.pipelines.items():
         lines = check_pipeline(pipeline, f"pipelines.{name}")
         mistakes.extend(locate(line, config.files, config.folder) for line in lines)

@@ -102,7 +102,8 @@ class Toolbox:
         except Exception as error:  # a tool's defect must cost its answer, not the request
             if limit.expired():
                 raise DeadlineExceeded(f"`{name}` did not answer in time; ask for less.") from error
-            log.error("tool %s failed: request_id=%s", name, call.request_id, exc_info=error)
+            ids = {"request_id": call.request_id, "user_id": call.principal.user_id}
+            log.error("tool %s failed", name, exc_info=error, extra=ids)
             raise ToolFailed(f"`{name}` failed unexpectedly; do without it.") from error
 
     async def run_for_model(

@@ -17,10 +17,12 @@ import litellm
 from litellm.proxy.proxy_server import app
 
 from plugins.bundle.bundle import started
+from plugins.core import logs
 from plugins.models import register
 
 # Without it LiteLLM checks neither the allowed models nor the budget of what custom_auth returns.
 litellm.enable_post_custom_auth_checks = True
+logs.configure()
 register()
 
 _bundle = started(app)

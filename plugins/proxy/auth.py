@@ -23,6 +23,7 @@ from plugins.auth.litellm import HandBack, Litellm
 from plugins.core.config import Allowance
 from plugins.core.errors import BundleError, ConfigError, IdentityUnavailable, InvalidRequest, Unauthenticated
 from plugins.core.identity import Credential, Principal, canonical_subject
+from plugins.core.logs import about
 from plugins.core.ports import IdentitySource
 from plugins.core.wire import to_wire
 
@@ -89,8 +90,10 @@ class Authenticate:
             Refusal: With the status, body and headers for the client.
         """
         request_id = request_id_of(request)
+        about(request_id=request_id)
         try:
             principal = await self.principal(_credential(request, api_key))
+            about(user_id=principal.user_id)
             return self._allowed(principal)
         except HandBack:
             try:
@@ -98,10 +101,10 @@ class Authenticate:
             except BundleError as error:
                 raise Refusal(error, request_id) from error
         except BundleError as error:
-            log.info("request %s refused: %s", request_id, error.message)
+            log.info("sign-in refused: %s", error.message)
             raise Refusal(error, request_id) from error
         except Exception:  # who cannot be judged is not let in
-            log.exception("request %s: the sign-in could not be checked", request_id)
+            log.exception("the sign-in could not be checked")
             raise Refusal(IdentityUnavailable(), request_id) from None
 
     async def principal(self, credential: Credential) -> Principal:
@@ -204,9 +207,11 @@ def _credential(request: Request, api_key: str) -> Credential:
 
 
 def request_id_of(request: Request) -> str:
-    """LiteLLM's id of the request where the client gave one, or a new one."""
-    sent = request.headers.get(CALL_ID, "")
-    return sent if re.fullmatch(r"[\w.-]{1,64}", sent) else str(uuid.uuid4())
+    """LiteLLM's id of the request where the client gave one, or a new one that our routes use as well."""
+    if not hasattr(request.state, "request_id"):
+        sent = request.headers.get(CALL_ID, "")
+        request.state.request_id = sent if re.fullmatch(r"[\w.-]{1,64}", sent, re.ASCII) else uuid.uuid4().hex
+    return str(request.state.request_id)
 
 
 def _in_full(entry: Allowance, sources: set[str]) -> frozenset[str]:

@@ -23,6 +23,7 @@ from crawler.errors import CrawlError
 from plugins.core.config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest, UnknownCollection
 from plugins.core.identity import Principal
+from plugins.core.logs import about
 from plugins.core.ports import Call, Scope
 from plugins.core.toolbox import Toolbox
 from plugins.proxy import asked as asking
@@ -90,7 +91,9 @@ class ChatHooks(CustomLogger):
             asking.strip(data)
             if data.get("tool_choice") == "none":
                 return data
-            turn = await self._turn(principal_of(user_api_key_dict), asked, data)
+            principal = principal_of(user_api_key_dict)
+            about(request_id=str(data.get("litellm_call_id", "")), user_id=principal.user_id)
+            turn = await self._turn(principal, asked, data)
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, str(data.get("litellm_call_id", ""))) from error
         if turn is not None:

@@ -23,6 +23,7 @@ from litellm.proxy.route_priority import hot_routes_first
 
 from plugins.core.errors import BundleError, Forbidden
 from plugins.core.identity import Principal
+from plugins.core.logs import about
 from plugins.proxy.auth import Refusal, principal_of, request_id_of
 
 LAZY_FEATURE = "tools"
@@ -60,6 +61,7 @@ async def authenticated(
     )
     try:
         principal = principal_of(auth)
+        about(request_id=request_id_of(request), user_id=principal.user_id)
         RouteChecks.should_call_route(route=get_request_route(request), valid_token=auth, request=request)
     except BundleError as error:
         raise Refusal(error, request_id_of(request)) from error

@@ -173,7 +173,8 @@ async def test_a_defect_is_logged_and_tells_nothing_of_itself(caplog: pytest.Log
     with pytest.raises(ToolFailed) as raised:
         await run(a_toolbox(RuntimeError("password at /srv")))
     assert "password" not in str(raised.value)
-    assert "request_id=r1" in caplog.text
+    [record] = caplog.records
+    assert (record.__dict__["request_id"], record.__dict__["user_id"]) == ("r1", a_call().principal.user_id)
 
 
 async def test_a_time_out_inside_the_tool_is_not_the_deadline() -> None:

@@ -92,20 +92,21 @@ class Authenticate:
         request_id = request_id_of(request)
         about(request_id=request_id)
         try:
-            principal = await self.principal(_credential(request, api_key))
-            about(user_id=principal.user_id)
-            return self._allowed(principal)
-        except HandBack:
-            try:
-                return _handed_back(api_key)
-            except BundleError as error:
-                raise Refusal(error, request_id) from error
+            return await self._judged(request, api_key)
         except BundleError as error:
             log.info("sign-in refused: %s", error.message)
             raise Refusal(error, request_id) from error
         except Exception:  # who cannot be judged is not let in
             log.exception("the sign-in could not be checked")
             raise Refusal(IdentityUnavailable(), request_id) from None
+
+    async def _judged(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
+        try:
+            principal = await self.principal(_credential(request, api_key))
+        except HandBack:
+            return _handed_back(api_key)
+        about(user_id=principal.user_id)
+        return self._allowed(principal)
 
     async def principal(self, credential: Credential) -> Principal:
         """Who the credential stands for.

@@ -204,6 +204,16 @@ async def test_with_a_database_virtual_keys_go_back_to_litellm(without_database:
     assert (await refused(hook, "virtual")).code == "401"
 
 
+@pytest.mark.parametrize("key", ["sk-unknown", "not-a-key"])
+async def test_who_is_refused_is_logged_with_the_reason_and_without_the_key(
+    without_database: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    caplog.set_level("INFO", "plugins")
+    await refused(Authenticate([litellm_source()]), key)
+    assert "sign-in refused: This key is not known." in caplog.text
+    assert key not in caplog.text
+
+
 async def test_nothing_is_handed_back_where_litellm_would_not_check_it(
     without_database: pytest.MonkeyPatch,
 ) -> None:

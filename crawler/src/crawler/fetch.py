@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+import zlib
 from collections.abc import Callable, Iterable
 from email.message import Message
 from pathlib import PurePosixPath
@@ -24,8 +25,9 @@ from crawler.errors import DocumentTooLarge, FetchFailed, FetchRefused
 MAX_REDIRECTS = 5
 TIMEOUT_S = 20.0  # of one step
 TOTAL_S = 300.0
+_FAILURES = (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, TimeoutError, zlib.error)
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, section 2.4; without site-local and NAT64
 
 
 class Fetched(Frozen):
@@ -37,9 +39,9 @@ class Fetched(Frozen):
 def is_public(address: IPAddress) -> bool:
     """Whether the address is one of the public internet, also where IPv6 carries an IPv4 address."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner: Iterable[IPAddress | None] = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()))
-        if address in NAT64:
-            inner = [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+        inner = (address.sixtofour, *(address.teredo or ()))
+        if address not in GLOBAL_UNICAST:
+            return False
         if any(carried is not None and not is_public(carried) for carried in inner):
             return False
     return address.is_global and not address.is_multicast and not address.is_reserved
@@ -91,7 +93,7 @@ def _client(allowed: Callable[[IPAddress], bool]) -> httpx.AsyncClient:
         follow_redirects=True,
         max_redirects=MAX_REDIRECTS,
         timeout=TIMEOUT_S,
-        headers={"User-Agent": "litellm-collections"},
+        headers={"User-Agent": "litellm-collections", "Accept-Encoding": "gzip"},
     )
 
 
@@ -125,17 +127,27 @@ async def fetch(url: str, *, max_bytes: int, allowed: Callable[[IPAddress], bool
                     f"The address answered with status {response.status_code}. "
                     "Open it in a browser, or upload the file itself."
                 )
-            parts, size = [], 0
-            async for part in response.aiter_bytes():
-                size += len(part)
-                if size > max_bytes:
-                    raise DocumentTooLarge()
-                parts.append(part)
-            return Fetched(
-                content=b"".join(parts), filename=_filename(response), media_type=_media_type(response)
-            )
-    except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, TimeoutError) as error:
+            content = await _content(response, max_bytes)
+            return Fetched(content=content, filename=_filename(response), media_type=_media_type(response))
+    except _FAILURES as error:
         raise FetchFailed() from error
+
+
+async def _content(response: httpx.Response, max_bytes: int) -> bytes:
+    """The body, decompressed here: httpx would first decompress each part of it whole, and several times
+    where the answer says so, which makes gigabytes of a few kilobytes."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise FetchFailed(
+            "The address answered in a compression that was not asked for. Upload the file itself."
+        )
+    unpacker = None if encoding == "identity" else zlib.decompressobj(wbits=31)
+    content = bytearray()
+    async for part in response.aiter_raw():
+        content += unpacker.decompress(part, max_bytes + 1 - len(content)) if unpacker else part
+        if len(content) > max_bytes:
+            raise DocumentTooLarge()
+    return bytes(content)
 
 
 def _media_type(response: httpx.Response) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import ipaddress
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,6 +15,8 @@ from crawler.errors import DocumentTooLarge, FetchFailed, FetchRefused
 from crawler.fetch import IPAddress, fetch, is_public
 
 MAX_BYTES = 100_000
+BOMB = gzip.compress(bytes(50_000_000))
+BOMB_IN_BOMB = gzip.compress(BOMB)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -27,7 +30,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/loop")
             self.end_headers()
         elif self.path == "/bomb":
-            self.answer(gzip.compress(b"0" * 10_000_000), {"Content-Encoding": "gzip"})
+            self.answer(BOMB, {"Content-Encoding": "gzip"})
+        elif self.path == "/bomb-in-bomb":
+            self.answer(BOMB_IN_BOMB, {"Content-Encoding": "gzip, gzip"})
+        elif self.path == "/gzip":
+            self.answer(gzip.compress(b"<h1>Hello</h1>"), {"Content-Encoding": "gzip"})
+        elif self.path == "/broken-gzip":
+            self.answer(b"no gzip", {"Content-Encoding": "gzip"})
         elif self.path == "/named":
             self.answer(b"x", {"Content-Disposition": 'attachment; filename="../../etc/report.pdf"'})
         elif self.path == "/missing":
@@ -75,6 +84,7 @@ def loopback_too(address: IPAddress) -> bool:
         "http://169.254.169.254/latest/meta-data/",
         "http://[64:ff9b::7f00:1]/",
         "http://[2002:7f00:1::]/",
+        "http://[fec0::1]/",
         "http://0/",
         "http://10.0.0.1/",
         "http://100.64.0.1/",
@@ -103,6 +113,29 @@ async def test_a_redirect_without_end_fails(server: str) -> None:
 async def test_the_size_is_counted_after_decompression(server: str) -> None:
     with pytest.raises(DocumentTooLarge):
         await fetch(f"{server}/bomb", max_bytes=MAX_BYTES, allowed=loopback_too)
+
+
+@pytest.mark.parametrize("path", ["bomb", "bomb-in-bomb"])
+async def test_a_small_answer_never_becomes_much_memory(server: str, path: str) -> None:
+    await fetch(f"{server}/guide", max_bytes=MAX_BYTES, allowed=loopback_too)  # what is loaded once
+    tracemalloc.start()
+    try:
+        with pytest.raises((DocumentTooLarge, FetchFailed)):
+            await fetch(f"{server}/{path}", max_bytes=MAX_BYTES, allowed=loopback_too)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+async def test_a_compressed_page_is_unpacked(server: str) -> None:
+    page = await fetch(f"{server}/gzip", max_bytes=MAX_BYTES, allowed=loopback_too)
+    assert page.content == b"<h1>Hello</h1>"
+
+
+async def test_a_page_that_cannot_be_unpacked_fails(server: str) -> None:
+    with pytest.raises(FetchFailed):
+        await fetch(f"{server}/broken-gzip", max_bytes=MAX_BYTES, allowed=loopback_too)
 
 
 async def test_an_error_status_says_so(server: str) -> None:

@@ -16,7 +16,9 @@ PLACE_WEIGHT = 0.5
 
 WORD = re.compile(r"[^\W_]+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\W_a-z]|[\"'(])")
-RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
+MAX_LABEL = 200
+"""Characters of a column's name: it is repeated for each row."""
+RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
 STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -98,9 +100,9 @@ def blocks(markdown: str) -> Iterator[str]:
             header = None
         if row.startswith("#"):
             yield row
-        elif is_table and header is None and RULE.match(following):
-            header = cells(row)
-        elif is_table and header is not None and not RULE.match(row):
+        elif is_table and header is None and RULE.fullmatch(following.strip()):
+            header = [cell[:MAX_LABEL] for cell in cells(row)]
+        elif is_table and header is not None and not RULE.fullmatch(row):
             yield labelled(header, cells(row))
         elif is_table and header is None:
             yield ", ".join(cell for cell in cells(row) if cell)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from litellm.llms.custom_llm import CustomLLM
@@ -29,6 +29,8 @@ from plugins.models._quotes import quotes
 SEARCH = "search_documents"
 MAX_QUERY = 2000
 """Characters of the question that are searched for."""
+MAX_RESULTS = 200_000
+"""Characters of the tools' answers that are read; clients may send such messages of any length."""
 
 NOTHING = "I found nothing about this in the documents that you may query."
 CONNECT = (
@@ -36,14 +38,15 @@ CONNECT = (
     "Ask a model that has documents, or connect a language model: run Ollama, set OLLAMA_BASE_URL and "
     "CHAT_MODEL in `.env`, and start the proxy again."
 )
-PASSAGE = re.compile(r"^\[(\d+)\] ([^\n]*)\n(`{3,})passage[^\n]*\n(.*?)\n\3$", re.DOTALL | re.MULTILINE)
+PLACE = re.compile(r"\[(\d{1,4})\] (.*)")
+FENCE = re.compile(r"(`{3,})passage")
 
 
 class Extractive(CustomLLM):
     """The chat model; `reply` decides, the two methods put the reply in LiteLLM's shapes."""
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        text, call = reply(kwargs["messages"], kwargs["optional_params"])
+        text, call = await asyncio.to_thread(reply, kwargs["messages"], kwargs["optional_params"])
         response: ModelResponse = kwargs["model_response"]
         choice: Any = response.choices[0]
         choice.message.content = text or None
@@ -63,7 +66,7 @@ class Extractive(CustomLLM):
     async def astreaming(  # type: ignore[override]  # LiteLLM iterates over what this returns, un-awaited
         self, *args: Any, **kwargs: Any
     ) -> AsyncIterator[GenericStreamingChunk]:
-        text, call = reply(kwargs["messages"], kwargs["optional_params"])
+        text, call = await asyncio.to_thread(reply, kwargs["messages"], kwargs["optional_params"])
         for token in re.findall(r"\s*\S+", text):
             yield chunk(text=token)
             await asyncio.sleep(0)  # let other requests have their turn
@@ -82,12 +85,8 @@ def reply(
     question = plain_text(messages[asked].get("content")) if asked >= 0 else ""
     results = [plain_text(m.get("content")) for m in messages[asked + 1 :] if m["role"] == "tool"]
     if results:
-        passages = [
-            (int(number), place, text)
-            for result in results
-            for number, place, _, text in PASSAGE.findall(result)
-        ]
-        return quotes(question, passages) or NOTHING, None
+        found = list(passages("\n\n".join(results)[:MAX_RESULTS]))
+        return quotes(question[:MAX_QUERY], found) or NOTHING, None
     name = search_tool(params)
     if name is None or not question.strip():
         return CONNECT, None
@@ -96,6 +95,26 @@ def reply(
     digest = hashlib.sha256(f"{len(messages)} {arguments}".encode()).hexdigest()[:24]
     function = {"name": name, "arguments": arguments}
     return "", {"id": f"call_{digest}", "type": "function", "index": 0, "function": function}
+
+
+def passages(text: str) -> Iterator[tuple[int, str, str]]:
+    """Number, place and markdown of each passage, as `plugins.core.passages.render` writes them.
+
+    Line by line: a regular expression over the whole text would take the square of its length.
+    """
+    lines = text.split("\n")
+    index = 0
+    while index + 1 < len(lines):
+        place, fence = PLACE.fullmatch(lines[index]), FENCE.match(lines[index + 1])
+        index += 1
+        if place is None or fence is None:
+            continue
+        try:
+            end = lines.index(fence[1], index + 1)
+        except ValueError:
+            return  # cut off: what follows cannot be told from the passage
+        yield int(place[1]), place[2], "\n".join(lines[index + 1 : end])
+        index = end + 1
 
 
 def search_tool(params: Mapping[str, Any]) -> str | None:

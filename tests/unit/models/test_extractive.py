@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
 from typing import Any
 
 import litellm
@@ -127,3 +130,35 @@ async def test_the_stream_is_the_plain_answer_word_by_word_with_usage() -> None:
 async def test_a_model_that_there_is_not_is_named_with_those_that_there_are() -> None:
     with pytest.raises(litellm.NotFoundError, match=r"local/gone.*local/extractive, local/minilm"):  # type: ignore[attr-defined]
         await litellm.acompletion(model="local/gone", messages=[{"role": "user", "content": "x"}])
+
+
+HOSTILE = {
+    "passages that never end": '"[1] x\\n```passage\\n" * 60_000',
+    "white space": '"[1] x\\n```passage\\n|a\\n" + " " * 1_000_000 + "x\\n```"',
+    "a long column name": (
+        '"[1] x\\n```passage\\n|" + "a" * 90_000 + "|\\n|-|\\n" + "|a|\\n" * 25_000 + "```\\n```"'
+    ),
+    "digits": '"[" + "9" * 10_000 + "] x\\n```passage\\na\\n```"',
+}
+"""What a client may send as a tool's answer, as Python."""
+
+
+def limited() -> None:
+    """The old ways to read such texts needed minutes, or gigabytes."""
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+    resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_message_costs_neither_minutes_nor_gigabytes(text: str) -> None:
+    code = (
+        "from plugins.models.extractive import reply\n"
+        f"found = {text}\n"
+        "messages = [{'role': 'user', 'content': 'a'}, {'role': 'tool', 'content': found}]\n"
+        "print(reply(messages, {})[0][:9])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], preexec_fn=limited, capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 0, child.stderr[-500:]
+    assert child.stdout.strip()

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession  # type: ignore[import-untyped]
 
 
+MAX_CHARS = 100_000
+"""A longer text is refused before it is read: that takes seconds, in which all others would wait."""
+
+
 class MiniLMSettings(Settings):
     path: Path | None = None
     """Folder with ``model.safetensors`` and ``tokenizer.json``; else the installed package, else the hub."""
@@ -76,12 +80,16 @@ class MiniLM:
 
     def _embed(self, texts: Sequence[str], truncate: bool, first: int) -> list[list[float]]:
         """``first`` is the index of the first text in what the caller gave, for the error's words."""
-        found = _minilm.tokenizer(self.settings.path).encode_batch_fast(list(texts))
+        for index, text in enumerate(texts):
+            if len(text) > MAX_CHARS and not truncate:
+                raise _too_long(first + index, f"{len(text)} characters", self.max_tokens)
+        given = [text[:MAX_CHARS] for text in texts]
+        found = _minilm.tokenizer(self.settings.path).encode_batch_fast(given)
         encodings = [encoding.ids for encoding in found]
         for index, ids in enumerate(encodings):
             if len(ids) > self.max_tokens:
                 if not truncate:
-                    raise _too_long(first + index, len(ids), self.max_tokens)
+                    raise _too_long(first + index, f"{len(ids)} tokens", self.max_tokens)
                 encodings[index] = [*ids[: self.max_tokens - 1], ids[-1]]
         # Texts of like length together: a batch is as wide as its longest.
         order = sorted(range(len(encodings)), key=lambda index: len(encodings[index]))
@@ -119,9 +127,9 @@ class MiniLM:
             return self._session
 
 
-def _too_long(index: int, tokens: int, limit: int) -> EmbeddingFailed:
+def _too_long(index: int, length: str, limit: int) -> EmbeddingFailed:
     error = EmbeddingFailed(
-        f"The text at index {index} has {tokens} tokens; the model reads at most {limit}. Shorten it.",
+        f"The text at index {index} has {length}; the model reads at most {limit} tokens. Shorten it.",
         param="input",
     )
     error.transient = False

@@ -156,3 +156,14 @@ def test_files_that_are_not_the_published_ones_are_refused(tmp_path: Path) -> No
 def test_files_that_are_missing_are_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="check the model's path"):
         MiniLM(MiniLMSettings(path=tmp_path)).count_tokens(["text"])
+
+
+def test_a_text_beyond_all_limits_is_refused_before_it_is_read(
+    model: MiniLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: object) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(_minilm, "tokenizer", read)
+    with pytest.raises(EmbeddingFailed, match="index 1 has 200000 characters"):
+        model.embed_batch(["short", "a " * 100_000])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -164,7 +165,9 @@ def _upgrade(connection: Connection) -> None:
 def _file_lock(database: Path) -> Iterator[None]:
     database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     database.touch(mode=0o600)
-    with database.with_suffix(".lock").open("w") as file:
+    # readable by nobody else: who can open it can lock it
+    handle = os.open(database.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(handle, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,3 +97,15 @@ async def test_requests_cancelled_at_any_moment_leave_no_lock_and_no_half_write(
 def test_urls_get_an_asynchronous_driver() -> None:
     storage = StorageConfig(database=SecretStr("postgresql://u:p@host/db"))
     assert database_url(storage) == "postgresql+asyncpg://u:p@host/db"
+
+
+def test_only_the_owner_can_hold_up_the_migrations(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        migrate(database_url(StorageConfig(data_dir=tmp_path)))
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "collections.db": 0o600,
+        "collections.lock": 0o600,
+    }

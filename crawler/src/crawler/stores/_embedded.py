@@ -33,7 +33,7 @@ def private_directory(path: Path) -> Path:
         ConfigError: It belongs to another user, or others may enter it, or it cannot be made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError([f"{path}: the store's directory cannot be made ({error.strerror})"]) from error

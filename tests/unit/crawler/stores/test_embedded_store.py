@@ -72,6 +72,15 @@ def test_a_directory_is_made_for_us_alone(tmp_path: Path) -> None:
     assert private_directory(made) == made
 
 
+def test_the_folder_around_it_is_made_for_us_alone_too(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        private_directory(tmp_path / "data" / "store")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_directory_that_others_may_enter_is_refused_with_what_to_do(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     with pytest.raises(ConfigError, match="chmod 700"):

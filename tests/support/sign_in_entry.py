@@ -12,6 +12,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.proxy.proxy_server import app
 
 from plugins.bundle.resolve import resolve
+from plugins.core import logs
 from plugins.core.config import folder, load
 from plugins.core.errors import BundleError
 from plugins.core.identity import Credential, Principal
@@ -20,6 +21,7 @@ from plugins.proxy.auth import Authenticate, PrincipalAuth, principal_of
 from plugins.proxy.mount import authenticated, mount
 
 litellm.enable_post_custom_auth_checks = True
+logs.configure()
 
 config = load(folder())
 sources: list[IdentitySource[Any]] = [

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -22,6 +20,8 @@ from starlette.requests import ClientDisconnect
 
 from crawler.errors import CrawlError
 from plugins.core.errors import BundleError, InvalidRequest, TooLarge
+from plugins.core.request_id import HEADER as REQUEST_ID_HEADER
+from plugins.core.request_id import request_id
 from plugins.core.validation import invalid, read_json
 from plugins.core.wire import INVALID, SERVER, to_wire
 
@@ -31,10 +31,7 @@ MAX_BODY_BYTES = 2**20
 """Of a JSON body; uploads have their own limits."""
 STALLED_S = 60
 """A client that sends nothing of its body for so long is given up."""
-REQUEST_ID = "x-litellm-call-id"
-"""LiteLLM's header, so that its log and ours name a request alike."""
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -76,14 +73,6 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def example(value: Any) -> dict[str, Any]:
     """``openapi_extra`` that shows ``value`` as the example of the JSON body."""
     return {"requestBody": {"content": {"application/json": {"example": value}}}}
-
-
-def request_id(request: Request) -> str:
-    """The id of this request: the client's where it is a plain word, else a new one."""
-    if not hasattr(request.state, "request_id"):
-        given = request.headers.get(REQUEST_ID, "")
-        request.state.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    return str(request.state.request_id)
 
 
 class CappedRequest(Request):
@@ -156,7 +145,7 @@ class Route(APIRoute):
                 if _has_own_handler(request, error):
                     raise
                 response = explain(request, error)
-            response.headers[REQUEST_ID] = request_id(request)
+            response.headers[REQUEST_ID_HEADER] = request_id(request)
             return response
 
         return handle_or_explain

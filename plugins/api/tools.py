@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 
-from plugins.api.route import Route, errors, request_id
+from plugins.api.route import Route, errors
 from plugins.core.errors import InvalidRequest, ToolFailed, ToolRetry
 from plugins.core.identity import Principal
 from plugins.core.passages import render
 from plugins.core.ports import Call, Scope, ToolResult
+from plugins.core.request_id import request_id
 from plugins.core.shapes import RunTools, Shape, TextContent, ToolAnswer, ToolAnswers, ToolCall
 from plugins.core.toolbox import Toolbox
 

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import logging
 import re
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,12 +24,11 @@ from plugins.core.errors import BundleError, ConfigError, IdentityUnavailable, I
 from plugins.core.identity import Credential, Principal, canonical_subject
 from plugins.core.logs import about
 from plugins.core.ports import IdentitySource
+from plugins.core.request_id import HEADER, request_id
 from plugins.core.wire import to_wire
 
 log = logging.getLogger(__name__)
 
-CALL_ID = "x-litellm-call-id"
-"""LiteLLM's request id; taken from the client where it sends one, and answered."""
 JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*")
 UNKNOWN_KEY = "This key is not known. Check that it is whole, or sign in again."
 UNKNOWN_ISSUER = (
@@ -51,7 +49,7 @@ class PrincipalAuth(UserAPIKeyAuth):
 class Refusal(ProxyException):
     """An error with our wire body; LiteLLM's own would answer the status as the `code`."""
 
-    def __init__(self, error: BundleError, request_id: str) -> None:
+    def __init__(self, error: BundleError, identifier: str) -> None:
         wire = to_wire(error)
         self.body: dict[str, Any] = wire.body["error"]
         super().__init__(
@@ -59,7 +57,7 @@ class Refusal(ProxyException):
             type=self.body["type"],
             param=self.body["param"],
             code=wire.status,
-            headers={**wire.headers, CALL_ID: request_id},
+            headers={**wire.headers, HEADER: identifier},
             openai_code=self.body["code"],
         )
 
@@ -89,16 +87,16 @@ class Authenticate:
         Raises:
             Refusal: With the status, body and headers for the client.
         """
-        request_id = request_id_of(request)
-        about(request_id=request_id)
+        identifier = request_id(request)
+        about(request_id=identifier)
         try:
             return await self._judged(request, api_key)
         except BundleError as error:
             log.info("sign-in refused: %s", error.message)
-            raise Refusal(error, request_id) from error
+            raise Refusal(error, identifier) from error
         except Exception:  # who cannot be judged is not let in
             log.exception("the sign-in could not be checked")
-            raise Refusal(IdentityUnavailable(), request_id) from None
+            raise Refusal(IdentityUnavailable(), identifier) from None
 
     async def _judged(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
         try:
@@ -205,14 +203,6 @@ def _credential(request: Request, api_key: str) -> Credential:
         headers={name.lower(): value for name, value in request.headers.items()},
         peer=request.client.host if request.client else "",
     )
-
-
-def request_id_of(request: Request) -> str:
-    """LiteLLM's id of the request where the client gave one, or a new one that our routes use as well."""
-    if not hasattr(request.state, "request_id"):
-        sent = request.headers.get(CALL_ID, "")
-        request.state.request_id = sent if re.fullmatch(r"[\w.-]{1,64}", sent, re.ASCII) else uuid.uuid4().hex
-    return str(request.state.request_id)
 
 
 def _in_full(entry: Allowance, sources: set[str]) -> frozenset[str]:

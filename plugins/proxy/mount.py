@@ -24,7 +24,8 @@ from litellm.proxy.route_priority import hot_routes_first
 from plugins.core.errors import BundleError, Forbidden
 from plugins.core.identity import Principal
 from plugins.core.logs import about
-from plugins.proxy.auth import Refusal, principal_of, request_id_of
+from plugins.core.request_id import request_id
+from plugins.proxy.auth import Refusal, principal_of
 
 LAZY_FEATURE = "tools"
 """LiteLLM's feature with the prefix `/v1/tool`, which `/v1/tools` begins with."""
@@ -61,13 +62,13 @@ async def authenticated(
     )
     try:
         principal = principal_of(auth)
-        about(request_id=request_id_of(request), user_id=principal.user_id)
+        about(request_id=request_id(request), user_id=principal.user_id)
         RouteChecks.should_call_route(route=get_request_route(request), valid_token=auth, request=request)
     except BundleError as error:
-        raise Refusal(error, request_id_of(request)) from error
+        raise Refusal(error, request_id(request)) from error
     except HTTPException as error:
         refused = Forbidden("This key may not be used on this route. Use another key, or ask who made it.")
-        raise Refusal(refused, request_id_of(request)) from error
+        raise Refusal(refused, request_id(request)) from error
     return principal
 
 

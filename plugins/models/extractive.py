@@ -33,6 +33,8 @@ MAX_RESULTS = 200_000
 """Characters of the tools' answers that are read; clients may send such messages of any length."""
 
 NOTHING = "I found nothing about this in the documents that you may query."
+FAILED = "Error: "
+"""How the text of a tool that failed begins."""
 CONNECT = (
     "I am not a language model: I only quote documents, and this request offers me none to search. "
     "Ask a model that has documents, or connect a language model: run Ollama, set OLLAMA_BASE_URL and "
@@ -86,7 +88,8 @@ def reply(
     results = [plain_text(m.get("content")) for m in messages[asked + 1 :] if m["role"] == "tool"]
     if results:
         found = list(passages("\n\n".join(results)[:MAX_RESULTS]))
-        return quotes(question[:MAX_QUERY], found) or NOTHING, None
+        failed = next((result for result in results if result.startswith(FAILED)), NOTHING)
+        return quotes(question[:MAX_QUERY], found) or failed[:MAX_QUERY], None
     name = search_tool(params)
     if name is None or not question.strip():
         return CONNECT, None

@@ -100,6 +100,13 @@ async def test_with_nothing_found_it_says_so() -> None:
     assert "found nothing" in response.choices[0].message.content
 
 
+async def test_a_search_that_failed_is_not_told_as_one_that_found_nothing() -> None:
+    conversation = told("notice?")
+    conversation[-1]["content"] = "Error: The vector store is not available at the moment."
+    response = await ask(conversation, tools=[TOOL])
+    assert response.choices[0].message.content == conversation[-1]["content"]
+
+
 @pytest.mark.parametrize("params", [{}, {"tools": [TOOL], "tool_choice": "none"}])
 async def test_without_a_search_it_says_what_it_is_and_how_to_connect_a_language_model(params: Any) -> None:
     response = await ask([{"role": "user", "content": "Hello"}], **params)

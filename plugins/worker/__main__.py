@@ -20,6 +20,7 @@ from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.jobs import Queue
 from plugins.collections.originals import Folder
 from plugins.collections.storage import open_store
+from plugins.core import logs
 from plugins.core.config import Config, folder, load
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.worker import Worker
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m plugins.worker", description=__doc__)
     parser.add_argument("--child", action="store_true", help="end when standard input closes")
     args = parser.parse_args()
+    logs.configure()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -88,7 +90,9 @@ async def _turn(config: Config, stop: asyncio.Event) -> AsyncIterator[None]:
     if not config.worker.embedded:
         yield
         return
-    with _lock_file(config.storage.data_dir).open("ab") as file:
+    # readable by nobody else: who can open it can lock it
+    handle = os.open(_lock_file(config.storage.data_dir), os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(handle, "rb") as file:
         while not stop.is_set():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

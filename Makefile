@@ -2,9 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 4000
-DATA_DIR ?= data
 BIN := $(VENV)/bin
-export DATA_DIR
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
 .DEFAULT_GOAL := help

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -131,12 +132,14 @@ class Route(APIRoute):
 
     What is wrong with a request is 400, never 422. Exceptions that the app has a handler of its own
     for (LiteLLM's ``ProxyException``) go to it. Anything unforeseen is 500 and logged with the request id.
+    Each request is one line of the log, with its ids.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_or_explain(request: Request) -> Response:
+            began = time.monotonic()
             try:
                 response = await handle(CappedRequest(request.scope, request.receive))
             except ClientDisconnect:
@@ -146,6 +149,15 @@ class Route(APIRoute):
                     raise
                 response = explain(request, error)
             response.headers[REQUEST_ID_HEADER] = request_id(request)
+            log.log(
+                logging.DEBUG if self.path.startswith("/health") else logging.INFO,
+                "%s %s: %d in %.0f ms",
+                request.method,
+                self.path,  # with its placeholders: names are the users' own words
+                response.status_code,
+                1000 * (time.monotonic() - began),
+                extra={"request_id": request_id(request)},
+            )
             return response
 
         return handle_or_explain
@@ -164,7 +176,7 @@ def explain(request: Request, error: Exception) -> JSONResponse:
         log.error(
             "unforeseen error: %s %s",
             request.method,
-            request.scope["path"],
+            _pattern(request),
             exc_info=error,
             extra={"request_id": request_id(request)},
         )
@@ -174,11 +186,16 @@ def explain(request: Request, error: Exception) -> JSONResponse:
             "%s: %s %s cause=%s",
             type(error).__name__,
             request.method,
-            request.scope["path"],
+            _pattern(request),
             type(cause).__name__ if cause else None,
             extra={"request_id": request_id(request)},
         )
     return JSONResponse(wire.body, wire.status, wire.headers)
+
+
+def _pattern(request: Request) -> str:
+    """The route's path with its placeholders: what the client wrote there is not for the log."""
+    return str(getattr(request.scope.get("route"), "path", ""))
 
 
 def _has_own_handler(request: Request, error: Exception) -> bool:

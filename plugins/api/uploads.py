@@ -21,7 +21,7 @@ from plugins.core.errors import InvalidRequest, TooLarge
 from plugins.core.shapes import AddDocuments, Attributes, DocumentInput, Shape
 from plugins.core.validation import invalid, read_json
 
-MAX_JSON_BYTES = 32 * 2**20
+MAX_JSON_BYTES = 8 * 2**20
 """Of a JSON body, which is held in memory; larger documents are uploaded as files."""
 
 M = TypeVar("M", bound=BaseModel)

@@ -118,6 +118,12 @@ def check_proxy(path: Path, profiles: set[str] | None = None) -> list[str]:
     callbacks = (content.get("litellm_settings") or {}).get("callbacks") or []
     if HOOKS not in (callbacks if isinstance(callbacks, list) else [callbacks]):
         mistakes.append(f"litellm_settings.callbacks: must have {HOOKS}")
+    cache = str(((content.get("litellm_settings") or {}).get("cache_params") or {}).get("type", ""))
+    if "semantic" in cache:
+        mistakes.append(
+            f"litellm_settings.cache_params.type: `{cache}` answers one person's question with another's "
+            "answer; use `redis` or `local`"
+        )
     for index, model in enumerate(content.get("model_list") or []):
         mistakes += check_model(model, f"model_list[{index}]", profiles)
     return [f"{path}: {line}" for line in mistakes]

@@ -50,6 +50,8 @@ RESERVED = frozenset(
 
 MAX_ATTRIBUTES = 16
 MAX_VALUE = 512  # characters, as OpenAI's file attributes
+MAX_INTEGER = 2**53 - 1
+"""What JSON numbers hold exactly everywhere (RFC 8259, section 6)."""
 MAX_URL = 2000
 MANAGE_AUDIENCE = "To change a document's audience needs the right `manage`."
 
@@ -159,6 +161,8 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
             raise InvalidRequest("A key of `metadata` has 1 to 64 characters.", param="metadata")
         if not isinstance(value, str | int | float | bool):
             raise InvalidRequest("A value of `metadata` is a string, number or boolean.", param="metadata")
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise InvalidRequest("A number in `metadata` is too large; send it as text.", param="metadata")
         if isinstance(value, str) and len(value) > MAX_VALUE:
             raise InvalidRequest(
                 f"A text in `metadata` has at most {MAX_VALUE} characters.", param="metadata"

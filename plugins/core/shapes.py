@@ -6,14 +6,16 @@ search does: https://platform.openai.com/docs/api-reference/vector-stores
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from crawler.contracts import Filter
 from plugins.core.identity import Right
 
-Scalar = str | int | float | bool
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Without NUL, which Postgres cannot hold."""
+Scalar = Text | int | float | bool
 Attributes = dict[str, Scalar]
 
 
@@ -32,7 +34,7 @@ class Access(Shape):
 
 class NewCollection(Shape):
     name: str = Field(description="Unique; 1 to 255 characters, none of them a control character")
-    description: str = Field(default="", max_length=2000)
+    description: Text = Field(default="", max_length=2000)
     metadata: Attributes = Field(default={}, max_length=16)
     access: Access = Access()
     embedding_model: str | None = Field(default=None, description="A model name of this proxy")
@@ -41,7 +43,7 @@ class NewCollection(Shape):
 
 
 class CollectionPatch(Shape):
-    description: str | None = Field(default=None, max_length=2000)
+    description: Text | None = Field(default=None, max_length=2000)
     metadata: Attributes | None = Field(default=None, max_length=16)
     access: Access | None = Field(default=None, description="Replaces all grants of the collection")
 

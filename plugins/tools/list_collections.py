@@ -44,5 +44,6 @@ class ListCollections(Tool[ListCollectionsSettings, ListCollectionsArguments]):
 def _line(view: CollectionView) -> str:
     searchable = "query" in view.permissions or "manage" in view.permissions
     note = f"{view.documents} documents" if searchable else "you may not search it"
-    description = f": {view.description}" if view.description else ""
+    # In one line: a description must not look like another collection.
+    description = f": {' '.join(view.description.split())}" if view.description else ""
     return f"- {view.name} ({note}){description}"

@@ -29,7 +29,7 @@ from crawler.settings import Settings, explain, from_environment, validate
 
 T = TypeVar("T")
 
-_CHARACTERS_PER_CHUNK = 10_000
+_CHARACTERS_PER_CHUNK = 4_000
 """More than any chunker makes: a longer text need not be cut to know that it has too many chunks."""
 
 

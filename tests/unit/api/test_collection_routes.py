@@ -138,6 +138,7 @@ async def test_a_page_size_out_of_range_is_400(server: Server, limit: str) -> No
         (b'"\\ud800"', "application/json"),
         (b'{"name": "\\ud800"}', "application/json"),
         (b'{"name": "a", "metadata": {"x": "\\ud800"}}', "application/json"),
+        (b'{"name": "a", "description": "nul: \\u0000"}', "application/json"),
         (b'{"name": "a", "access": {"query": ["user:kc/\xed\xa0\x80"]}}', "application/json"),
         (b'{"name": "a", "\\udfff": 1}', "application/json"),
         (b'{"name": "a", "metadata": {"x": NaN}}', "application/json"),

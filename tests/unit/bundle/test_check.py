@@ -130,13 +130,15 @@ def test_litellms_own_yaml_must_load_us_and_check_models(folder: Path, tmp_path:
         {"model_name": "x", "litellm_params": {"model": "local/none"}},
         {"model_name": "y", "litellm_params": {"model": "openai/x"}, "model_info": {"rag": "legal"}},
     ]
-    path.write_text(yaml.safe_dump({"model_list": models, "general_settings": {}}))
+    cache = {"cache": True, "cache_params": {"type": "redis-semantic"}}
+    path.write_text(yaml.safe_dump({"model_list": models, "general_settings": {}, "litellm_settings": cache}))
     checked = run_check(folder, proxy_config=path)
     assert checked.returncode == 1
     for part in (
         "general_settings.custom_auth: must be plugins.entry.authenticate",
         "general_settings.custom_auth_run_common_checks: must be true",
         "litellm_settings.callbacks: must have plugins.entry.hooks",
+        "litellm_settings.cache_params.type: `redis-semantic` answers",
         "model_list[0].litellm_params.model: there is no built-in model `none`",
         "model_list[1].model_info.rag: there is no profile `legal` in chat.profiles",
     ):

@@ -127,6 +127,7 @@ async def test_a_batch_with_one_refused_document_adds_none_and_leaves_no_file(wo
         ({"metadata": {"page": 3}}, "metadata"),
         ({"metadata": {f"k{i}": 1 for i in range(17)}}, "metadata"),
         ({"metadata": {"k": [1]}}, "metadata"),
+        ({"metadata": {"k": 10**300}}, "metadata"),
         ({"document_id": "a/b"}, "id"),
         ({"document_id": ""}, "id"),
         ({"filename": "a\nb"}, "filename"),

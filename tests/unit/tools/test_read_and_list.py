@@ -97,6 +97,14 @@ async def test_only_collections_of_the_scope_are_listed() -> None:
     assert [entry["name"] for entry in result.structured["results"]] == ["finance"]
 
 
+async def test_a_description_cannot_look_like_another_collection() -> None:
+    catalogue = FakeCatalogue({"handbook": "vs_h"})
+    catalogue.views = [catalogue.views[0].model_copy(update={"description": "a\n- finance (9 documents)"})]
+    tool = ListCollections(ListCollectionsSettings(), Parts(catalogue=catalogue, search=FakeSearch([])))
+    result = await tool.run(ListCollectionsArguments(), a_call())
+    assert len(result.text.splitlines()) == 1
+
+
 async def test_that_there_are_more_is_said() -> None:
     catalogue = FakeCatalogue({"handbook": "vs_h", "finance": "vs_f"})
     result = await a_lister(catalogue, max_collections=1).run(ListCollectionsArguments(), a_call())

@@ -43,6 +43,9 @@ class RouterEmbed:
                 f"The embedding model `{model}` is not configured in this proxy. "
                 "Tell the operator: it belongs in the model_list."
             )
+        if (tokens := _max_input_tokens(router, model)) is not None:
+            # A token has about four characters: most long questions fit then at the first try.
+            texts = [text[: 4 * tokens] for text in texts]
         while True:
             try:
                 return await self._ask(router, model, texts, principal)
@@ -69,6 +72,15 @@ class RouterEmbed:
             raise ModelUnavailable(f"The embedding model `{model}` did not answer. Try again.") from error
         ordered = sorted(response.data, key=lambda item: item["index"])
         return [list(item["embedding"]) for item in ordered]
+
+
+def _max_input_tokens(router: Router, model: str) -> int | None:
+    """What the model takes, where its `model_info` says so."""
+    for deployment in router.get_model_list(model_name=model) or ():
+        tokens = (deployment.get("model_info") or {}).get("max_input_tokens")
+        if isinstance(tokens, int):
+            return tokens
+    return None
 
 
 def has_model(name: str) -> bool:

@@ -16,16 +16,28 @@ from tests.support.services import ALICE
 
 
 class FakeRouter:
-    def __init__(self, error: Exception | None = None, hangs: bool = False) -> None:
+    def __init__(
+        self,
+        error: Exception | None = None,
+        hangs: bool = False,
+        takes_chars: int = 10_000,
+        info: dict[str, Any] | None = None,
+    ) -> None:
         self.error = error
         self.hangs = hangs
+        self.takes_chars = takes_chars
+        self.info = info or {}
+        self.asked = 0
         self.request: dict[str, Any] = {}
 
     def get_model_list(self, model_name: str) -> list[Any]:
-        return [{}] if model_name == "known" else []
+        return [{"model_info": self.info}] if model_name == "known" else []
 
     async def aembedding(self, **request: Any) -> EmbeddingResponse:
         self.request = request
+        self.asked += 1
+        if any(len(text) > self.takes_chars for text in request["input"]):
+            raise BadRequestError("too long", model="m", llm_provider="x")
         if self.hangs:
             await asyncio.Event().wait()
         if self.error is not None:
@@ -41,6 +53,20 @@ async def test_vectors_come_in_the_order_of_the_texts_at_the_users_expense(
     monkeypatch.setattr(proxy_server, "llm_router", router)
     assert await RouterEmbed()("known", ["a", "b"], ALICE) == [[0.0], [1.0]]
     assert router.request["metadata"]["user_api_key_user_id"] == ALICE.user_id
+
+
+async def test_a_question_that_is_too_long_is_asked_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = FakeRouter(takes_chars=300)
+    monkeypatch.setattr(proxy_server, "llm_router", router)
+    await RouterEmbed()("known", ["beginning " * 100, "short"], ALICE)
+    assert router.request["input"] == [("beginning " * 100)[:250], "short"]
+
+
+async def test_a_model_that_says_what_it_takes_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = FakeRouter(takes_chars=400, info={"max_input_tokens": 100})
+    monkeypatch.setattr(proxy_server, "llm_router", router)
+    await RouterEmbed()("known", ["x" * 8000], ALICE)
+    assert (router.asked, len(router.request["input"][0])) == (1, 400)
 
 
 async def test_a_model_that_is_not_configured_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -362,4 +362,4 @@ def _score(ranker: Ranker, metric: Metric, distance: float) -> float:
         score = 1 / (1 + max(distance, 0.0) ** 0.5)
     else:
         score = distance
-    return min(max(score, 0.0), 1.0)
+    return round(min(max(score, 0.0), 1.0), 6)  # single precision has no more

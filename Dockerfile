@@ -7,7 +7,7 @@ WORKDIR /build
 RUN python -m venv /opt/venv
 COPY requirements.lock ./
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY plugins plugins
 COPY crawler crawler
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation ./crawler .

@@ -30,7 +30,7 @@ check: install ## Check the configuration; prints all mistakes at once
 	@$(BIN)/python -m plugins check
 
 test: install ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 lint: install ## Check style, types and which room imports which
 	$(BIN)/ruff check .

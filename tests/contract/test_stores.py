@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from crawler import registry
 from crawler.contracts import Comparison, Compound, Filter, Query, Ranker, Retrieval, Store, audience_key
 from crawler.errors import ConfigError, FilterError, StoreError, StoreRefused
-from crawler.stores.milvus import Milvus
+from crawler.stores._connection import open_client
+from crawler.stores.milvus import Milvus, MilvusSettings
 from tests.support.stores import (
     ALICE,
     BOB,
@@ -311,8 +313,18 @@ async def test_a_query_vector_of_another_model_is_refused(store: Milvus, name: s
             await store.search(name, Query(text="x", vector=wrong), EVERYONE)
 
 
-async def test_concurrent_first_use_opens_one_connection(store: Milvus) -> None:
+async def test_concurrent_first_use_opens_one_connection(
+    store: Milvus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[MilvusSettings] = []
+
+    def counted(settings: MilvusSettings) -> Any:
+        opened.append(settings)
+        return open_client(settings)
+
+    monkeypatch.setattr("crawler.stores.milvus.open_client", counted)
     await asyncio.gather(*(store.ping() for _ in range(20)))
+    assert len(opened) == 1
 
 
 async def test_four_writers_at_once_lose_nothing(store: Milvus, name: str) -> None:

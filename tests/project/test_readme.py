@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,10 +144,21 @@ def test_the_make_targets_that_are_named_exist() -> None:
     assert named <= set(re.findall(r"^  make ([a-z]+)", offered.stdout, re.MULTILINE))
 
 
-@pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_links_into_the_repository_lead_somewhere(text: str) -> None:
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "crawler" / "README.md",
+    *ROOT.glob("docs/**/*.md"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_into_the_repository_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (ROOT / target).exists(), target
+        assert (page.parent / target).exists(), target
+    for target in re.findall(r"`((?:bench|config|docs|examples|plugins|tests)/[\w./-]+)`", text):
+        assert (ROOT / target).exists() or "working_days" in target, target
 
 
 def test_the_tool_that_contributing_shows_counts_and_corrects(running: Quickstart) -> None:

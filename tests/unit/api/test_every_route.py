@@ -73,6 +73,7 @@ async def test_the_routes_are_those_of_the_contract(server: Server) -> None:
 
 async def test_the_openapi_page_describes_every_route(server: Server) -> None:
     document = server.app.openapi()
+    assert set(document["paths"]) == {route.path for route in routes(server)}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             where = f"{method} {path}"

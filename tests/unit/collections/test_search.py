@@ -64,6 +64,16 @@ async def test_hits_of_dropped_rows_are_made_up_for(world: World) -> None:
     assert passage.text.startswith("a very long text")
 
 
+async def test_passages_of_a_revision_that_is_not_live_are_dropped(world: World) -> None:
+    await world.collection()
+    await world.add("handbook", "apple")
+    await world.work()
+    assert await world.found(world.alice, "apple") == ["apple"]
+    async with world.database.write() as connection:  # as between a revision's last write and its going live
+        await connection.execute(update(tables.documents).values(live_revision="another"))
+    assert await world.found(world.alice, "apple") == []
+
+
 async def test_filters_go_over_declared_fields_and_unknown_ones_are_refused(world: World) -> None:
     await world.collection()
     await world.add("handbook", "old news", metadata={"year": 2020})

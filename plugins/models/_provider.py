@@ -12,7 +12,7 @@ which `/v1/model/info` shows to everyone::
         rag: true
     - model_name: local/minilm
       litellm_params: {model: local/minilm, additional_drop_params: [encoding_format, user]}
-      model_info: {mode: embedding, description: "all-MiniLM-L6-v2, 384 dimensions", output_vector_size: 384}
+      model_info: {mode: embedding, output_vector_size: 384, max_input_tokens: 256}
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ SHORTEST_CHARS = 64
 class RouterEmbed:
     """`plugins.core.ports.Embed`, at the principal's expense.
 
-    A query that the model refuses, as too long, is cut to its first half until the model takes it: a
-    question of several pages still finds what its beginning is about.
+    A query is cut to what the model's `max_input_tokens` let expect, and to its first half until the model
+    takes it: a question of several pages still finds what its beginning is about.
 
     Args:
         timeout_s: Seconds for one call, the router's retries included.

@@ -206,7 +206,7 @@ async def test_roles_and_groups_come_from_the_configured_claims(shared: Issuer) 
         "upn": "a.lice",
         "role": "auditor",
         "resource_access": {"my.client": {"roles": ["editor", 7, ""]}},
-        "https://acme.example/groups": ["/finance/eu", "staff", None, "/"],
+        "https://acme.example/groups": ["/finance/eu", "staff", None, "/", "staff\nfinance"],
     }
     principal = await sign_in(source, shared.token(**claims))
     assert principal.username == "a.lice"

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from crawler.fetch import Fetched
 from crawler.stores import LiteSupervisor
 from plugins.collections import tables
 from plugins.collections.jobs import LeaseLost, beat, workers_alive
-from plugins.collections.records import CollectionRecord
+from plugins.collections.records import CollectionRecord, now
 from plugins.core.errors import UnknownCollection
 from plugins.core.shapes import DocumentPatch
 from plugins.worker.crawlers import Crawlers, NotConfigured
@@ -160,6 +160,24 @@ async def test_one_job_goes_to_one_worker_until_its_lease_runs_out(world: World)
         await world.queue.complete(first, chunks=1, pages=None, title=None)
     await world.queue.release(first)
     await world.queue.extend(second)
+
+
+async def test_what_failed_is_left_alone_for_a_while_longer_each_time(world: World) -> None:
+    queue = replace(world.queue, backoff_s=10.0)
+    await world.collection()
+    await world.add("handbook", "the words")
+    table, pauses = tables.documents, []
+    for _ in range(2):
+        job = await queue.take()
+        assert job is not None
+        before = now()
+        await queue.retry(job, "embedding_failed", "later")
+        assert await queue.take() is None
+        async with world.database.write() as connection:
+            pauses.append((await connection.execute(select(table.c.not_before))).scalar_one() - before)
+            await connection.execute(update(table).values(not_before=0.0))
+    assert pauses[0] >= 8
+    assert pauses[1] >= 40
 
 
 async def test_a_document_that_ends_its_worker_again_and_again_fails(world: World) -> None:

@@ -57,7 +57,7 @@ class DenseIndex(Settings):
 
 
 class MilvusSettings(Settings):
-    uri: str = Field(default="data/milvus", min_length=1)
+    uri: str = Field(default="data/store", min_length=1)
     """A path: embedded, in this directory (ours alone, mode 0700); ``http(s)://host:port``: a server."""
     user: str | None = None
     """With `password`; the service credential."""

@@ -79,6 +79,16 @@ async def test_the_same_content_again_is_the_same_document_without_a_new_job(wor
     await world.work()
 
 
+async def test_the_same_content_under_the_same_id_is_not_ingested_again(world: World) -> None:
+    await world.collection()
+    first = await world.add("handbook", "the text", document_id="doc-1", acl=["user:kc/alice"])
+    await world.work()
+    for acl in (["user:kc/alice"], None):
+        again = await world.add("handbook", "the text", document_id="doc-1", acl=acl)
+        assert (again.id, again.status) == (first.id, "completed")
+        assert again.job == (await world.documents.get(world.alice, "handbook", "doc-1")).job
+
+
 async def test_an_id_that_exists_replaces_the_document_and_the_old_one_is_found_until_then(
     world: World,
 ) -> None:

@@ -83,7 +83,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 
 def _client(allowed: Callable[[IPAddress], bool]) -> httpx.AsyncClient:
     transport = httpx.AsyncHTTPTransport(trust_env=False)
-    # httpx has no parameter for the network backend of its pool.
+    # httpx has no parameter for the network backend of its pool; where that is elsewhere, nothing is fetched.
+    if not isinstance(transport._pool, httpcore.AsyncConnectionPool):
+        raise FetchRefused("This server cannot fetch addresses safely. Upload the file itself.")
     transport._pool = httpcore.AsyncConnectionPool(
         ssl_context=ssl.create_default_context(), network_backend=GuardedBackend(allowed)
     )

@@ -206,23 +206,26 @@ async def place(
     new = replace(new, acl=existing.acl if new.acl is None else new.acl)
     if _equal(existing, new):
         return existing
+    return await revise(connection, existing, **_brought(principal, new))
+
+
+def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
+    """The columns of a document's row that come with an upload."""
     upload = new.upload
-    return await revise(
-        connection,
-        existing,
-        kind=new.kind,
-        filename=upload.filename,
-        media_type=upload.media_type,
-        url=upload.url,
-        size=new.size,
-        sha256=upload.sha256,
-        attributes=dict(upload.metadata),
-        acl=new.acl,
-        acl_key=new.acl_key,
-        pipeline=new.pipeline,
-        uploaded_by=principal.user_id,
-        revision=new.revision,
-    )
+    return {
+        "revision": new.revision,
+        "kind": new.kind,
+        "filename": upload.filename,
+        "media_type": upload.media_type,
+        "url": upload.url,
+        "size": new.size,
+        "sha256": upload.sha256,
+        "attributes": dict(upload.metadata),
+        "acl": new.acl,
+        "acl_key": new.acl_key,
+        "pipeline": new.pipeline,
+        "uploaded_by": principal.user_id,
+    }
 
 
 async def revise(connection: AsyncConnection, existing: DocumentRecord, **values: Any) -> DocumentRecord:
@@ -321,26 +324,14 @@ async def _same(
 async def _insert(
     connection: AsyncConnection, principal: Principal, collection: CollectionRecord, new: Prepared
 ) -> DocumentRecord:
-    upload = new.upload
     record = DocumentRecord(
+        **_brought(principal, new),
         collection_id=collection.id,
         id=new.document_id,
-        revision=new.revision,
         live_revision=None,
-        kind=new.kind,
-        filename=upload.filename,
-        media_type=upload.media_type,
-        url=upload.url,
-        size=new.size,
-        sha256=upload.sha256,
-        attributes=dict(upload.metadata),
-        acl=new.acl,
-        acl_key=new.acl_key,
-        pipeline=new.pipeline,
         title=None,
         pages=None,
         chunks=0,
-        uploaded_by=principal.user_id,
         created_at=now(),
         deleting=False,
         stale=False,

@@ -18,10 +18,11 @@ from joserfc.errors import (
     JoseError,
     MissingClaimError,
 )
-from pydantic import Field, FilePath, SecretStr, field_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 
 from crawler.settings import Settings
 from plugins.auth._issuer import Issuer
+from plugins.auth._keycloak import Keycloak, is_keycloak
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.ports import IdentitySource
@@ -63,6 +64,12 @@ class OidcSettings(Settings):
     """A path through nested claims is written with dots."""
     roles_claims: list[str] = ["realm_access.roles"]
     """Paths of claims that hold roles, joined."""
+    store_credential_claim: str | None = None
+    """The claim that holds the person's Milvus credential, for collections of `rights: milvus`."""
+    client_id: str | None = None
+    """This proxy's own client at the issuer (Keycloak): for `/api/auth`, introspection and lists of users."""
+    client_secret: SecretStr | None = None
+    """With `client_id`."""
     leeway_s: int = Field(default=30, ge=0, le=300)
     """How far the issuer's clock may be off."""
     jwks_cache_s: float = Field(default=300.0, gt=0)
@@ -73,6 +80,16 @@ class OidcSettings(Settings):
     """Of one request to the issuer, in seconds."""
     ca_file: FilePath | None = None
     """PEM file with the authorities to trust for the issuer's TLS certificate."""
+
+    @model_validator(mode="after")
+    def _is_a_client(self) -> OidcSettings:
+        if (self.client_id is None) != (self.client_secret is None):
+            raise ValueError("`client_id` and `client_secret` belong together")
+        if self.client_id is not None and not is_keycloak(self.issuer):
+            raise ValueError(
+                "`client_id` needs an issuer that is a Keycloak realm (`https://<server>/realms/<realm>`)"
+            )
+        return self
 
     @field_validator("issuer")
     @classmethod
@@ -93,6 +110,8 @@ class Oidc(IdentitySource[OidcSettings]):
     Sources: RFC 7519, RFC 8725 (best practices), RFC 9068 (access tokens).
     """
 
+    keycloak: Keycloak | None = None
+
     def __init__(self, settings: OidcSettings, name: str) -> None:
         super().__init__(settings, name)
         url = urlsplit(settings.issuer)
@@ -105,6 +124,14 @@ class Oidc(IdentitySource[OidcSettings]):
             timeout_s=settings.timeout_s,
             ca_file=settings.ca_file,
         )
+        if settings.client_id is not None and settings.client_secret is not None:
+            self.keycloak = self.sign_in = Keycloak(
+                settings.issuer,
+                client_id=settings.client_id,
+                client_secret=settings.client_secret,
+                timeout_s=settings.timeout_s,
+                ca_file=settings.ca_file,
+            )
         audience = [settings.audience] if isinstance(settings.audience, str) else settings.audience
         self._claims = jwt.JWTClaimsRegistry(
             leeway=settings.leeway_s,
@@ -150,6 +177,8 @@ class Oidc(IdentitySource[OidcSettings]):
 
     async def close(self) -> None:
         await self._issuer.close()
+        if self.keycloak is not None:
+            await self.keycloak.close()
 
     def _header(self, token: str) -> dict[str, Any]:
         try:
@@ -189,17 +218,28 @@ class Oidc(IdentitySource[OidcSettings]):
             raise Unauthenticated(
                 f"The access token does not name its user (claim `{settings.username_claim}`)."
             )
+        path = settings.store_credential_claim
+        credential = text_or_none(claim(claims, path)) if path else None
         email = claims.get("email") if claims.get("email_verified") is not False else None
         return Principal(
             source=self.name,
             subject=claims["sub"],
             issuer=settings.issuer,
             username=username,
+            session=text_or_none(claims.get("sid")),
+            issued_at=float(claims["iat"]),
+            store_credential=SecretStr(credential) if credential else None,
             email=email if isinstance(email, str) else None,
             groups=frozenset(path.removeprefix("/") for path in names(claim(claims, settings.groups_claim))),
             roles=frozenset(role for path in settings.roles_claims for role in names(claim(claims, path))),
             token=token,
         )
+
+
+def text_or_none(value: Any) -> str | None:
+    """A claim that is a plain text of at most 1000 characters; None for anything else."""
+    plain = isinstance(value, str) and 0 < len(value) <= 1000 and not CONTROL.search(value)
+    return value if plain else None
 
 
 def decoded(segment: str) -> bytes:

@@ -83,7 +83,11 @@ class Bundle:
         )
 
     def _open_proxy(self, config: Config) -> None:
-        self.authenticate = Authenticate(self.sources, config.identity.allowances)
+        self.authenticate = Authenticate(
+            self.sources,
+            config.identity.allowances,
+            store_credential_header=config.identity.store_credential_header,
+        )
         prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
         chat = ChatParts(self.toolbox, self.searcher.queryable, config.chat, prompt)
         self.hooks = ChatHooks(lambda: chat)

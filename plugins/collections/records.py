@@ -62,6 +62,7 @@ class CollectionRecord:
     created_by: str
     created_at: float
     written_at: float
+    adopted: dict[str, Any] | None = None
     grants: Grants = field(default_factory=dict)
 
 

@@ -45,10 +45,11 @@ collections = Table(
     Column("dimension", Integer, nullable=False),
     Column("metric", String(16), nullable=False),
     Column("retrieval", String(16), nullable=False),
-    Column("store_name", String(64), nullable=False),
+    Column("store_name", String(255), nullable=False),
     Column("created_by", String(512), nullable=False),
     Column("created_at", Float, nullable=False),
     Column("written_at", Float, nullable=False),  # when the store last got passages of it
+    Column("adopted", Json),  # the field mapping of a collection that others made; null: it is ours
 )
 
 grants = Table(
@@ -114,4 +115,54 @@ workers = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("seen_at", Float, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("user_id", String(512), nullable=False),  # empty: nobody signed in
+    Column("peer", String(64), nullable=False),  # the address that the request came from
+    Column("request_id", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("result", String(16), nullable=False),  # allowed | refused
+    Column("collection_id", String(64)),  # no foreign key: what is gone stays in the log
+    Column("document_id", String(128)),
+    Column("detail", Json, nullable=False),
+    Index(None, "collection_id", "id"),
+    Index(None, "user_id", "id"),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("source", String(63), primary_key=True),
+    Column("username", String(255), primary_key=True),
+    Column("email", String(320)),
+    Column("groups", Json, nullable=False),
+    Column("roles", Json, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(64), primary_key=True),  # sha256 of the cookie's id
+    Column("source", String(63), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("issuer_session", String(255)),  # OIDC `sid`
+    Column("sealed", Text, nullable=False),  # the tokens, under a key that only the cookie has
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Index(None, "source", "subject"),
+    Index(None, "expires_at"),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("key", String(64), primary_key=True),  # sha256 of source and session, or of source and subject
+    Column("before", Float, nullable=False),  # tokens issued before are refused
+    Column("expires_at", Float, nullable=False),
 )

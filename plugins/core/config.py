@@ -72,6 +72,8 @@ class IdentityConfig(Settings):
     """Asked in this order; the first that accepts a credential decides."""
     allowances: list[Allowance] = []
     """What an identity means to LiteLLM; without an entry: an internal user without limits."""
+    store_credential_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
+    """The header in which callers may send their own Milvus credential (`user:password` or an API key)."""
 
 
 class Policy(Settings):

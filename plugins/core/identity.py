@@ -28,6 +28,8 @@ class Credential:
     """Lower-case names."""
     peer: str
     """The address of the other end of the connection."""
+    method: str = ""
+    """The request's HTTP method; empty where it is not known, which counts as a write."""
 
 
 class Principal(BaseModel):
@@ -45,8 +47,14 @@ class Principal(BaseModel):
     groups: frozenset[str] = frozenset()
     """Paths without the leading slash: ``finance/eu``."""
     roles: frozenset[str] = frozenset()
+    session: str | None = None
+    """The issuer's name of the session that the credential is of (OIDC ``sid``)."""
+    issued_at: float | None = None
+    """When the credential was issued, in seconds since 1970."""
     token: SecretStr | None = Field(default=None, repr=False, exclude=True)
     """The credential itself; never logged, never sent to a model."""
+    store_credential: SecretStr | None = Field(default=None, repr=False, exclude=True)
+    """What the vector store knows this person by (Milvus: ``user:password`` or an API key); as the token."""
 
     @cached_property
     def subjects(self) -> frozenset[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
 from crawler.contracts import Filter
 from crawler.settings import Settings
+from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.shapes import CollectionList, CollectionView, SearchRequest, Shape
 
@@ -159,8 +160,55 @@ class Tool(ABC, Generic[C, A]):
         """
 
 
+class Tokens(Shape):
+    """What an issuer gives for a sign-in (RFC 6749, section 5.1)."""
+
+    access_token: str = Field(repr=False)
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the kind
+    expires_in: int = Field(ge=0)
+    """Seconds."""
+    refresh_token: str | None = Field(default=None, repr=False)
+    refresh_expires_in: int | None = Field(default=None, ge=0)
+    """Seconds."""
+    id_token: str | None = Field(default=None, repr=False)
+    scope: str | None = None
+
+
+class Ended(NamedTuple):
+    """Whom a logout token signs out (OpenID Connect Back-Channel Logout 1.0, section 2.4)."""
+
+    source: str
+    subject: str | None
+    session: str | None
+    issued_at: float
+
+
+class SignIn(Protocol):
+    """Signing in at an issuer, as its client. All raise IdentityUnavailable where it does not answer."""
+
+    async def password(self, username: str, password: SecretStr) -> Tokens:
+        """Raises Unauthenticated where the issuer refuses them."""
+
+    async def code(self, code: str, *, redirect_uri: str, code_verifier: str) -> Tokens:
+        """Raises Unauthenticated where the code is not good."""
+
+    async def refresh(self, refresh_token: SecretStr) -> Tokens:
+        """Raises Unauthenticated where it is not (or no longer) good."""
+
+    async def revoke(self, refresh_token: SecretStr) -> None:
+        """End its session at the issuer. Raises Unauthenticated where it is not good."""
+
+    async def authorization_url(
+        self, *, redirect_uri: str, state: str, nonce: str, code_challenge: str
+    ) -> str:
+        """Where a browser signs in (authorization code with PKCE, S256)."""
+
+
 class IdentitySource(ABC, Generic[C]):
     """One way to sign in. Sources are asked in the order of the YAML; the first that accepts decides."""
+
+    sign_in: SignIn | None = None
+    """Signing in at this source's issuer, where it is configured as a client there."""
 
     def __init__(self, settings: C, name: str) -> None:
         self.settings = settings
@@ -178,6 +226,24 @@ class IdentitySource(ABC, Generic[C]):
             Unauthenticated: The credential is not good; the message says why.
             IdentityUnavailable: It cannot be checked now.
         """
+
+    async def ended(self, logout_token: str) -> Ended:
+        """Whom the issuer's logout token signs out.
+
+        Raises:
+            Unauthenticated: It is not a logout token of this source's issuer for us.
+            IdentityUnavailable: It cannot be checked now.
+        """
+        raise Unauthenticated("This is not a logout token of an issuer that this server trusts.")
+
+    async def verified_id_token(self, id_token: str, *, nonce: str) -> str:
+        """The subject of an ID token that was issued to us for this nonce (OpenID Connect Core, 3.1.3.7).
+
+        Raises:
+            Unauthenticated: It is not one.
+            IdentityUnavailable: It cannot be checked now.
+        """
+        raise Unauthenticated("This is not an ID token of an issuer that this server trusts.")
 
     async def ping(self) -> None:
         """Answer, or raise IdentityUnavailable."""

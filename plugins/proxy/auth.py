@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -65,6 +65,10 @@ class Refusal(ProxyException):
         return dict(self.body)
 
 
+Guard = Callable[[Principal], Awaitable[None]]
+"""Looks at who signed in; raises Unauthenticated or IdentityUnavailable to refuse them after all."""
+
+
 class Authenticate:
     """The `custom_auth` hook.
 
@@ -72,13 +76,22 @@ class Authenticate:
     and LiteLLM checks it whole. Every refusal is a `Refusal`; what was not foreseen is answered 503.
     """
 
-    def __init__(self, sources: Sequence[IdentitySource[Any]], allowances: Sequence[Allowance] = ()) -> None:
+    def __init__(
+        self,
+        sources: Sequence[IdentitySource[Any]],
+        allowances: Sequence[Allowance] = (),
+        *,
+        guards: Sequence[Guard] = (),
+        store_credential_header: str | None = None,
+    ) -> None:
         names = {source.name for source in sources}
         if any(source.name == LITELLM and not isinstance(source, Litellm) for source in sources):
             raise ConfigError([f"only `use: {LITELLM}` may be the identity source named `{LITELLM}`"])
         if len(names) != len(sources):
             raise ConfigError(["two identity sources have the same name"])
         self._sources = tuple(sources)
+        self._guards = tuple(guards)
+        self._header = (store_credential_header or "").lower()
         self._allowances = [(_in_full(entry, names), entry) for entry in allowances]
 
     async def __call__(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
@@ -100,9 +113,13 @@ class Authenticate:
 
     async def _judged(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
         try:
-            principal = await self.principal(_credential(request, api_key))
+            credential = _credential(request, api_key)
+            principal = await self.principal(credential)
         except HandBack:
             return _handed_back(api_key)
+        for guard in self._guards:
+            await guard(principal)
+        principal = self.with_store_credential(principal, credential.headers)
         about(user_id=principal.user_id)
         return self._allowed(principal)
 
@@ -123,6 +140,11 @@ class Authenticate:
             raise Unauthenticated
         looks_like_jwt = JWT.fullmatch(credential.bearer.get_secret_value())
         raise Unauthenticated(UNKNOWN_ISSUER if looks_like_jwt else UNKNOWN_KEY)
+
+    def with_store_credential(self, principal: Principal, headers: Mapping[str, str]) -> Principal:
+        """The principal with the Milvus credential of the configured header, where one is sent."""
+        given = headers.get(self._header) if self._header else None
+        return principal.model_copy(update={"store_credential": SecretStr(given)}) if given else principal
 
     def _allowed(self, principal: Principal) -> PrincipalAuth:
         found = (entry for subjects, entry in self._allowances if subjects & principal.subjects)
@@ -202,6 +224,7 @@ def _credential(request: Request, api_key: str) -> Credential:
         bearer=SecretStr(api_key) if api_key else None,
         headers={name.lower(): value for name, value in request.headers.items()},
         peer=request.client.host if request.client else "",
+        method=request.method if request.scope["type"] == "http" else "",
     )
 
 

@@ -72,6 +72,7 @@ class Rights:
             entry.use.rpartition(".")[2]: subjects(entry.allow, f"tools[{number}].allow")
             for number, entry in enumerate(config.tools)
         }
+        self._auditors = subjects(config.audit.readers, "audit.readers")
         if mistakes:
             raise ConfigError(mistakes)
 
@@ -103,6 +104,14 @@ class Rights:
                 if decision.allowed:
                     return decision
         return Decision(allowed=False, rule="nothing grants create for this name")
+
+    def may_create(self, principal: Principal) -> bool:
+        """Whether the principal may create collections of some name."""
+        return any(not principal.subjects.isdisjoint(subjects) for _, subjects in self._create)
+
+    def decide_audit(self, principal: Principal) -> Decision:
+        """Whether the principal may read the audit log."""
+        return _match(principal, self._auditors, "audit.readers")
 
     def decide_tool(self, principal: Principal, tool: str) -> Decision:
         """Whether the principal may run the tool; a tool that is not configured is denied."""

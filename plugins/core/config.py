@@ -113,6 +113,11 @@ class CollectionsConfig(Settings):
     """Attributes of documents that filters may name, beside the built-in ones."""
 
 
+class AuditConfig(Settings):
+    readers: list[str] = []
+    """Subjects that may read the audit log (`GET /v1/audit`); nobody by default."""
+
+
 class StorageConfig(Settings):
     """Where things are kept."""
 
@@ -189,6 +194,7 @@ class Config(Settings):
     """The file that each key came from, for messages."""
     identity: IdentityConfig
     collections: CollectionsConfig = CollectionsConfig()
+    audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
     tools: list[ToolEntry] = []
     pipelines: dict[str, dict[str, Any]] = {"default": {}}

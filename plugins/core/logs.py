@@ -22,8 +22,13 @@ _about: ContextVar[Mapping[str, str] | None] = ContextVar("about", default=None)
 
 
 def about(**ids: str) -> None:
-    """Name these `IDS` in every record of the running task from here on; others stay as they are."""
+    """Say what the running task is about from here on; every record names the `IDS` among it."""
     _about.set({**(_about.get() or {}), **ids})
+
+
+def current() -> Mapping[str, str]:
+    """What the running task is about: `IDS`, and whatever else was named (``peer``), as far as known."""
+    return _about.get() or {}
 
 
 def configure() -> None:
@@ -70,6 +75,6 @@ class JsonLine(logging.Formatter):
 
 def _ids(record: logging.LogRecord) -> list[tuple[str, str]]:
     """What the record itself names (``extra``) goes before what its task is about."""
-    task = _about.get() or {}
+    task = current()
     found = ((key, getattr(record, key, None) or task.get(key)) for key in IDS)
     return [(key, value) for key, value in found if value]

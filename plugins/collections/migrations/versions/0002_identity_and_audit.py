@@ -10,6 +10,21 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+APPEND_ONLY = {
+    "sqlite": [
+        f"CREATE TRIGGER audit_no_{change.lower()} BEFORE {change} ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        for change in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$",
+        "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+        "FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()",
+    ],
+}
+"""No code of this product changes the log; this stops whoever has no right to alter the tables, too."""
+
 
 def upgrade() -> None:
     with op.batch_alter_table("collections") as collections:
@@ -44,6 +59,8 @@ def _audit() -> None:
     )
     op.create_index(op.f("ix_audit_collection_id_id"), "audit", ["collection_id", "id"], unique=False)
     op.create_index(op.f("ix_audit_user_id_id"), "audit", ["user_id", "id"], unique=False)
+    for statement in APPEND_ONLY[op.get_bind().dialect.name]:
+        op.execute(statement)
 
 
 def _people() -> None:

@@ -136,14 +136,11 @@ class Gate:
         self.database = database
         self.rights = rights
 
-    async def collection(
-        self, connection: AsyncConnection, principal: Principal, ref: str, *any_of: Right
-    ) -> CollectionRecord:
-        """The collection with this id or name, on which the principal holds one of the rights.
+    async def find(self, connection: AsyncConnection, ref: str) -> CollectionRecord:
+        """The collection with this id or name, with all its grants, whoever asks.
 
         Raises:
-            UnknownCollection: There is none, or the principal has no right to it at all.
-            Forbidden: The principal has rights to it, but none of these.
+            UnknownCollection: There is none.
         """
         if has_controls(ref):  # Postgres takes no NUL
             raise UnknownCollection
@@ -159,7 +156,18 @@ class Gate:
         held: defaultdict[Right, set[str]] = defaultdict(set)
         for right, subject in await connection.execute(of_it):
             held[right].add(subject)
-        record = collection_record(row, {right: frozenset(subjects) for right, subjects in held.items()})
+        return collection_record(row, {right: frozenset(subjects) for right, subjects in held.items()})
+
+    async def collection(
+        self, connection: AsyncConnection, principal: Principal, ref: str, *any_of: Right
+    ) -> CollectionRecord:
+        """The collection with this id or name, on which the principal holds one of the rights.
+
+        Raises:
+            UnknownCollection: There is none, or the principal has no right to it at all.
+            Forbidden: The principal has rights to it, but none of these.
+        """
+        record = await self.find(connection, ref)
         if not self.rights.permissions(principal, record):
             raise UnknownCollection
         if not any(self.rights.decide(principal, right, record).allowed for right in any_of):

@@ -23,8 +23,8 @@ from tests.support.rights_stage import (
     HIDDEN_NAME,
     HIDDEN_TEXT,
     INSIDER,
-    INSIDERS,
     LOCAL,
+    LOCALS,
     NAME,
     OPEN_TEXT,
     OWN_TEXT,
@@ -307,7 +307,11 @@ def test_identity_comes_from_the_token_and_not_from_what_a_request_says(on: Stag
 def test_the_same_bytes_as_a_closed_document_are_a_new_document_to_those_who_may_not_read_it(
     on: Stage,
 ) -> None:
-    document = {"markdown": f"The code word is {CLOSED_TEXT}-same.", "filename": "same.md", "acl": [INSIDERS]}
+    document = {
+        "markdown": f"The code word is {CLOSED_TEXT}-same.",
+        "filename": "same.md",
+        "acl": [LOCALS.insiders],
+    }
     path = f"/v1/collections/{on.collection}/add"
     ids = [
         on.ok(who, "POST", path, json={"documents": [document]})["data"][0]["id"]
@@ -364,9 +368,9 @@ def test_a_right_that_is_taken_away_is_gone_at_once(on: Stage) -> None:
 
     assert texts()
     path = f"/v1/collections/{lent}/documents/{document['id']}"
-    on.ok(OWNER, "PATCH", path, json={"acl": [INSIDERS]})
+    on.ok(OWNER, "PATCH", path, json={"acl": [LOCALS.insiders]})
     assert texts() == [], "the passages are not yet written anew"
-    on.ok(OWNER, "PATCH", f"/v1/collections/{lent}", json={"access": {"query": [INSIDERS]}})
+    on.ok(OWNER, "PATCH", f"/v1/collections/{lent}", json={"access": {"query": [LOCALS.insiders]}})
     assert texts() == 404
 
 

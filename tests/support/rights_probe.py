@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from plugins.core.wire import TABLE
-from tests.support.rights_stage import INSIDERS, NAME, QUESTION, Stage
+from tests.support.rights_stage import QUESTION, Stage
 from tests.support.rights_table import CHAT, Case
 
 NOBODYS_COLLECTION = "no-such-collection"
@@ -63,7 +63,11 @@ def options(stage: Stage, route: str, method: str, case: str) -> dict[str, Any]:
         return {"json": tool(case)}
     number = next(stage.numbers)
     new = {"markdown": f"The code word is nothing but {number}.", "filename": f"new-{number}.md"}
-    created = {"granted name": f"matrix-{number}", "other name": f"other-{number}", "taken name": NAME}
+    created = {
+        "granted name": f"{stage.tenant.collection}-{number}",
+        "other name": f"other-{number}",
+        "taken name": stage.tenant.collection,
+    }
     bodies: dict[tuple[str, str], Any] = {
         ("/v1/collections/new", case): {"name": created.get(case)},
         ("/v1/collections/{collection}", ""): {"description": "What everyone should know"},
@@ -72,7 +76,7 @@ def options(stage: Stage, route: str, method: str, case: str) -> dict[str, Any]:
         ("/v1/collections/{collection}/add", "replace"): {"documents": [{**new, "id": "{document}"}]},
         ("/v1/collections/{collection}/documents/{document}", "attributes"): {"metadata": {"year": 2025}},
         ("/v1/collections/{collection}/documents/{document}", "audience"): {
-            "acl": [INSIDERS, "user:local/x"]
+            "acl": [stage.tenant.insiders, "user:local/x"]
         },
     }
     if method in ("GET", "DELETE"):

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.proxy import ROOT, proxy
-from tests.support.rights_stage import CONFIG, HIDDEN_NAME, NAME, QUESTION, Stage, stage
+from tests.support.rights_stage import (
+    HIDDEN_NAME,
+    LOCALS,
+    NAME,
+    QUESTION,
+    Stage,
+    Tenant,
+    configuration,
+    stage,
+)
 
 MODELS: list[tuple[str, dict[str, Any], str | bool | None]] = [
     ("local/minilm", {"model": "local/minilm", "additional_drop_params": ["encoding_format", "user"]}, None),
@@ -40,25 +49,31 @@ CHAT_CONFIG = {"chat": {"profiles": {"default": {}, "some": {"collections": [NAM
 
 @dataclass
 class Matrix:
-    stage: Stage
+    stages: dict[Tenant, Stage]
     log_file: Path
     routes: list[dict[str, Any]]
     """Of ours in LiteLLM's application: method, path, authenticated."""
 
+    @property
+    def stage(self) -> Stage:
+        """The one that is prepared first."""
+        return next(iter(self.stages.values()))
+
 
 @contextmanager
-def matrix_proxy(folder: Path) -> Iterator[Matrix]:
-    """The proxy with a prepared stage."""
+def matrix_proxy(
+    folder: Path, tenants: Sequence[Tenant] = (LOCALS,), sources: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[Matrix]:
+    """The proxy with a prepared stage for each tenant; ``sources`` are those that know the others."""
     routes = folder / "routes.json"
     prompts = folder / "config" / "prompts"
     prompts.mkdir(parents=True)
     prompt = (ROOT / "config" / "prompts" / "answer.md").read_text(encoding="utf-8")
     (prompts / "answer.md").write_text(prompt, encoding="utf-8")
-    config = {**CONFIG, "chat": CHAT_CONFIG}
-    with (
-        proxy(folder, LITELLM, config, {"ROUTES_FILE": str(routes)}) as running,
-        stage(running.url) as made,
-    ):
+    config = {**configuration(tenants, sources), "chat": CHAT_CONFIG}
+    with ExitStack() as stack:
+        running = stack.enter_context(proxy(folder, LITELLM, config, {"ROUTES_FILE": str(routes)}))
+        made = {tenant: stack.enter_context(stage(running.url, tenant)) for tenant in tenants}
         yield Matrix(made, running.log_file, json.loads(routes.read_text(encoding="utf-8")))
 
 

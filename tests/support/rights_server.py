@@ -30,7 +30,7 @@ from plugins.core.ports import HealthReport, IdentitySource, Parts, Tool
 from plugins.core.toolbox import Toolbox
 from tests.support.collections import MODEL, World
 from tests.support.proxy import MASTER_KEY, free_port
-from tests.support.rights_stage import CONFIG
+from tests.support.rights_stage import configuration as files
 
 MASTER = Principal(
     source="litellm", subject="master", username="proxy_admin", roles=frozenset({"proxy_admin"})
@@ -40,7 +40,7 @@ START_S = 30.0
 
 def configuration(folder: Path) -> Config:
     """That of the proxy of the matrix, with the stand-in model."""
-    parts = {key: value for part in CONFIG.values() for key, value in part.items()}
+    parts = {key: value for part in files().values() for key, value in part.items()}
     parts["collections"] = {**parts["collections"], "embedding_model": MODEL}
     made = validate(Config, {**parts, "folder": folder, "storage": {"data_dir": str(folder / "data")}}, "")
     return made.model_copy(update={"storage": StorageConfig(data_dir=folder / "data")})

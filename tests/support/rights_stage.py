@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,6 @@ import httpx
 from tests.support.proxy import MASTER_KEY
 from tests.support.rights_table import IDENTITIES, Identity
 
-INSIDERS = "group:local/insiders"
 INSIDER = "insider"
 """May query, and is in every audience: shows that what others do not find is there to be found."""
 OWNER = "owner"
@@ -45,46 +44,79 @@ LOCAL = [user(name) for name in ("stranger", *HOLDERS, OWNER)] + [user(INSIDER, 
 PARTNER = [user(name, "insiders", "staff", source="partner") for name in ("query", "add", INSIDER, OWNER)]
 """The same names in another source."""
 
-CONFIG: dict[str, dict[str, Any]] = {
-    "identity": {
-        "identity": {
-            "sources": [
-                {"use": "api_keys", "name": "local", "keys": LOCAL},
-                {"use": "api_keys", "name": "partner", "keys": PARTNER},
-                {"use": "litellm"},
-            ]
+PEOPLE = ("stranger", *HOLDERS, OWNER, INSIDER)
+
+
+def groups(name: str) -> list[str]:
+    return ["insiders", "staff"] if name == INSIDER else []
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """`PEOPLE` as one identity source knows them, with a collection of their own."""
+
+    source: str
+    headers: Callable[[str], Mapping[str, str]]
+    """What a client of this name sends to sign in; the insider is in the groups of `groups`."""
+    prefix: str = ""
+    """Before every name, where several tenants share a source."""
+
+    def subject(self, name: str) -> str:
+        """What grants call one of them."""
+        return "user:litellm/proxy_admin" if name == "master" else f"user:{self.source}/{self.prefix}{name}"
+
+    @property
+    def insiders(self) -> str:
+        return f"group:{self.source}/insiders"
+
+    @property
+    def collection(self) -> str:
+        """The name of their collection."""
+        return NAME if self == LOCALS else f"{NAME}-{self.prefix}{self.source}"
+
+    @property
+    def access(self) -> dict[str, list[str]]:
+        named = {
+            "discover": ["discover"],
+            "query": ["query", "member", INSIDER],
+            "add": ["add", "member"],
+            "manage": ["manage", OWNER],
         }
-    },
-    "collections": {
+        return {right: [self.subject(name) for name in names] for right, names in named.items()}
+
+
+LOCALS = Tenant("local", lambda name: {"authorization": f"Bearer {key(name)}"})
+KEYS: list[dict[str, Any]] = [
+    {"use": "api_keys", "name": "local", "keys": LOCAL},
+    {"use": "api_keys", "name": "partner", "keys": PARTNER},
+]
+
+
+def configuration(
+    tenants: Sequence[Tenant] = (LOCALS,), sources: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, dict[str, Any]]:
+    """The files of the configuration; ``sources`` are those beside the keys and LiteLLM's own."""
+    admin = "role:litellm/proxy_admin"
+    tools = [tenant.subject(name) for tenant in tenants for name in HOLDERS]
+    return {
+        "identity": {"identity": {"sources": [*KEYS, *sources, {"use": "litellm"}]}},
         "collections": {
-            "policy": [{"names": "matrix-*", "manage": ["role:litellm/proxy_admin"]}],
-            "create": [
-                {"names": "matrix-*", "subjects": ["role:litellm/proxy_admin"]},
-                {"subjects": [f"user:local/{OWNER}"]},
-            ],
-        }
-    },
-    "tools": {
-        "tools": [
-            {"use": "search_documents", "allow": ["*"]},
-            {"use": "read_document", "allow": ["*"]},
-            {
-                "use": "list_collections",
-                "allow": [f"user:local/{name}" for name in HOLDERS] + ["role:litellm/proxy_admin"],
-            },
-        ]
-    },
-}
-ACCESS = {
-    "discover": ["user:local/discover"],
-    "query": ["user:local/query", "user:local/member", f"user:local/{INSIDER}"],
-    "add": ["user:local/add", "user:local/member"],
-    "manage": ["user:local/manage", f"user:local/{OWNER}"],
-}
-
-
-def subject(identity: Identity) -> str:
-    return "user:litellm/proxy_admin" if identity == "master" else f"user:local/{identity}"
+            "collections": {
+                "policy": [{"names": "matrix-*", "manage": [admin]}],
+                "create": [
+                    {"names": "matrix-*", "subjects": [admin]},
+                    {"subjects": [tenant.subject(OWNER) for tenant in tenants]},
+                ],
+            }
+        },
+        "tools": {
+            "tools": [
+                {"use": "search_documents", "allow": ["*"]},
+                {"use": "read_document", "allow": ["*"]},
+                {"use": "list_collections", "allow": [*tools, admin]},
+            ]
+        },
+    }
 
 
 @dataclass
@@ -93,6 +125,7 @@ class Stage:
 
     url: str
     clients: dict[str, httpx.Client]
+    tenant: Tenant = LOCALS
     collection: str = ""
     """Its id."""
     hidden: str = ""
@@ -127,7 +160,7 @@ class Stage:
             "markdown": f"# {file}\n\nThe code word is {text}{next(self.numbers)}.",
             "filename": f"{file}.md",
             "metadata": {"department": file},
-            "acl": [INSIDERS] if closed else None,
+            "acl": [self.tenant.insiders] if closed else None,
         }
         path = f"/v1/collections/{collection or self.collection}/add"
         view: dict[str, Any] = self.ok(name, "POST", path, json={"documents": [document]})["data"][0]
@@ -148,7 +181,7 @@ class Stage:
         return self.upload(who, kind, text, f"{name}-{next(self.numbers)}")
 
     def fresh_collection(self) -> str:
-        return self.create(f"matrix-{next(self.numbers)}", ACCESS)
+        return self.create(f"{self.tenant.collection}-{next(self.numbers)}", self.tenant.access)
 
     def unreadable(self, identity: str) -> set[str]:
         """Texts that nobody may get to hear on behalf of this identity."""
@@ -159,7 +192,7 @@ class Stage:
         """What no answer to this identity may hold."""
         words = {CLOSED_TEXT, HIDDEN_TEXT, HIDDEN, self.hidden, self.hidden_document["id"]}
         if identity in ("none", "stranger"):
-            words |= {NAME, self.collection}
+            words |= {self.tenant.collection, self.collection}
         if identity not in ("manage", "master"):
             words |= {CLOSED_NAME, self.documents["closed"]["id"]}
         if identity in ("none", "stranger", "discover", "add"):
@@ -179,8 +212,11 @@ class Stage:
 
 def prepare(stage: Stage) -> None:
     """Make everything. Those without `add` upload what is their own before they lose it."""
-    everyone = [subject(identity) for identity in IDENTITIES if identity != "none"]
-    stage.collection = stage.create(NAME, {**ACCESS, "add": everyone}, "What everyone should know")
+    tenant = stage.tenant
+    everyone = [tenant.subject(identity) for identity in IDENTITIES if identity != "none"]
+    stage.collection = stage.create(
+        tenant.collection, {**tenant.access, "add": everyone}, "What everyone should know"
+    )
     for identity in IDENTITIES:
         if identity == "none":
             continue
@@ -189,29 +225,28 @@ def prepare(stage: Stage) -> None:
             stage.own[identity, kind] = stage.upload(identity, kind, text, name)
     stage.documents["open"] = stage.upload(OWNER, "open", OPEN_TEXT, OPEN_NAME)
     stage.documents["closed"] = stage.upload(OWNER, "closed", CLOSED_TEXT, CLOSED_NAME)
-    stage.hidden = stage.create(HIDDEN_NAME, {"query": [f"user:local/{INSIDER}"]}, HIDDEN)
+    hidden = HIDDEN_NAME if tenant == LOCALS else f"{HIDDEN_NAME}-{tenant.prefix}{tenant.source}"
+    stage.hidden = stage.create(hidden, {"query": [tenant.subject(INSIDER)]}, HIDDEN)
     stage.hidden_document = stage.upload(OWNER, "open", HIDDEN_TEXT, HIDDEN, stage.hidden)
-    stage.ok(OWNER, "PATCH", f"/v1/collections/{stage.collection}", json={"access": ACCESS})
+    stage.ok(OWNER, "PATCH", f"/v1/collections/{stage.collection}", json={"access": tenant.access})
     stage.wait(stage.collection)
     stage.wait(stage.hidden)
 
 
 @contextmanager
-def stage(url: str) -> Iterator[Stage]:
+def stage(url: str, tenant: Tenant = LOCALS) -> Iterator[Stage]:
     """A prepared stage on the server at ``url``, with a client for every identity."""
-    keys = {entry["user"]: entry["key"] for entry in LOCAL}
-    keys |= {f"partner/{entry['user']}": entry["key"] for entry in PARTNER}
-    keys |= {"none": "", "master": MASTER_KEY}
+    signed_in: dict[str, Mapping[str, str]] = {name: tenant.headers(name) for name in PEOPLE}
+    signed_in |= {"none": {}, "master": {"authorization": f"Bearer {MASTER_KEY}"}}
+    if tenant == LOCALS:
+        signed_in |= {
+            f"partner/{entry['user']}": {"authorization": f"Bearer {entry['key']}"} for entry in PARTNER
+        }
     clients = {
-        name: httpx.Client(
-            base_url=url,
-            headers={"authorization": f"Bearer {value}"} if value else {},
-            timeout=60,
-            trust_env=False,
-        )
-        for name, value in keys.items()
+        name: httpx.Client(base_url=url, headers=dict(headers), timeout=60, trust_env=False)
+        for name, headers in signed_in.items()
     }
-    made = Stage(url, clients)
+    made = Stage(url, clients, tenant)
     try:
         prepare(made)
         yield made

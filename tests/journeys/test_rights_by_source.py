@@ -1,0 +1,76 @@
+"""The rights matrix for the people of every identity source, and every source against all others.
+
+The names of the people are the same in all sources, and so is the name of their group.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.rights_probe import check, request
+from tests.support.rights_proxy import Matrix, matrix_proxy
+from tests.support.rights_stage import CLOSED_TEXT, INSIDER, LOCALS, PEOPLE, QUESTION, READERS, Stage
+from tests.support.rights_table import Case, cases
+from tests.support.rights_tenants import tenants
+
+NAMES = ["keycloak", "service-account-keycloak", "partners"]
+"""The tenants of `rights_tenants`, by prefix and source."""
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    with tenants() as (found, sources):
+        assert [f"{tenant.prefix}{tenant.source}" for tenant in found] == NAMES
+        with matrix_proxy(tmp_path_factory.mktemp("rights"), [LOCALS, *found], sources) as made:
+            yield made
+
+
+@pytest.fixture
+def on(matrix: Matrix, request: pytest.FixtureRequest) -> Stage:
+    tenant = list(matrix.stages)[1 + NAMES.index(request.param)]
+    return matrix.stages[tenant]
+
+
+def test_the_number_of_cases_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    of_routes, of_chat = len(cases(chat=False)), len(cases(chat=True))
+    with capsys.disabled():
+        total = len(NAMES) * (of_routes + of_chat)
+        sys.stdout.write(f"rights by source: {total} cases of {len(NAMES)} kinds of identity\n")
+    assert total > 0
+
+
+@pytest.mark.parametrize("case", [*cases(chat=False), *cases(chat=True)], ids=str)
+@pytest.mark.parametrize("on", NAMES, indirect=True)
+def test_each_identity_is_answered_as_the_table_says_whatever_source_it_is_of(on: Stage, case: Case) -> None:
+    check(on, case, request(on, case))
+
+
+@pytest.mark.parametrize("on", NAMES, indirect=True)
+def test_the_insiders_of_a_source_read_its_closed_documents(on: Stage) -> None:
+    path = f"/v1/collections/{on.collection}/search"
+    answers = {
+        name: str(on.ok(name, "POST", path, json={"query": QUESTION, "max_num_results": 50}))
+        for name in (INSIDER, *READERS)
+    }
+    assert {name for name, answer in answers.items() if CLOSED_TEXT in answer} == {INSIDER}
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_people_of_one_source_are_strangers_to_the_collections_of_all_others(
+    matrix: Matrix, name: str
+) -> None:
+    for own, other in itertools.permutations(matrix.stages.values(), 2):
+        client = own.client(name)
+        for ref in (other.collection, other.tenant.collection):
+            body = {"query": QUESTION}
+            assert client.get(f"/v1/collections/{ref}").status_code == 404, (own.tenant, other.tenant)
+            assert client.post(f"/v1/collections/{ref}/search", json=body).status_code == 404
+        listed = own.ok(name, "GET", "/v1/collections?limit=1000")["data"]
+        assert other.collection not in {view["id"] for view in listed}
+        everywhere = {"name": "search_documents", "arguments": {"query": QUESTION, "max_num_results": 50}}
+        hits = own.ok(name, "POST", "/v1/tools", json=everywhere)["structuredContent"]
+        assert other.collection not in str(hits)

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
+import hmac
 import logging
-import re
-from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from joserfc import jws, jwt
-from joserfc.errors import (
-    ClaimError,
-    ExpiredTokenError,
-    JoseError,
-    MissingClaimError,
-)
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 
 from crawler.settings import Settings
+from plugins.auth._claims import CONTROL, claim, names, text_or_none, unverified_claims
+from plugins.auth._introspection import Introspection
 from plugins.auth._issuer import Issuer
 from plugins.auth._keycloak import Keycloak, is_keycloak
+from plugins.auth._verifier import NOT_ID_TOKEN, NOT_LOGOUT_TOKEN, Kind, Verifier
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
-from plugins.core.ports import IdentitySource
+from plugins.core.ports import Ended, IdentitySource
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +25,10 @@ Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"
 ]
 
-MAX_TOKEN_BYTES = 16 * 1024
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-MALFORMED = "The access token is malformed."
-BAD_SIGNATURE = "The access token's signature is wrong."
-EXPIRED = "The access token has expired. Sign in again."
-NOT_ACCESS_TOKEN = "This is not an access token. Send the access token, not the ID or the refresh token."  # noqa: S105 - a sentence
-REASONS = {
-    "iss": "The access token was issued by another issuer.",
-    "aud": "The access token is not for this service (its audience is another one).",
-    "nbf": "The access token is not valid yet. Check the clocks of the issuer and of this server.",
-    "iat": "The access token was issued in the future. Check the clocks of the issuer and of this server.",
-    "typ": NOT_ACCESS_TOKEN,
-}
+class Introspect(Settings):
+    every_s: float = Field(gt=0, le=3600)
+    """A logout or a disabled account takes effect within so many seconds."""
 
 
 class OidcSettings(Settings):
@@ -70,6 +52,9 @@ class OidcSettings(Settings):
     """This proxy's own client at the issuer (Keycloak): for `/api/auth`, introspection and lists of users."""
     client_secret: SecretStr | None = None
     """With `client_id`."""
+    introspect: Literal["never"] | Introspect = "never"
+    """Whether Keycloak is asked if a token was revoked: `never` (it counts until it expires) or
+    `{every_s: 30}`: each token at most so often. Needs `client_id`, which must be in the tokens' ``aud``."""
     leeway_s: int = Field(default=30, ge=0, le=300)
     """How far the issuer's clock may be off."""
     jwks_cache_s: float = Field(default=300.0, gt=0)
@@ -89,6 +74,8 @@ class OidcSettings(Settings):
             raise ValueError(
                 "`client_id` needs an issuer that is a Keycloak realm (`https://<server>/realms/<realm>`)"
             )
+        if self.client_id is None and self.introspect != "never":
+            raise ValueError("`introspect` needs `client_id` and `client_secret`")
         return self
 
     @field_validator("issuer")
@@ -101,11 +88,8 @@ class OidcSettings(Settings):
 
 
 class Oidc(IdentitySource[OidcSettings]):
-    """Verifies access tokens locally against the issuer's published keys.
-
-    Checked: signature, ``alg``, header ``typ``, ``crit`` (refused), ``iss``, ``aud``, ``exp``, ``nbf``,
-    ``iat``, and that Keycloak's claim ``typ`` is ``Bearer`` where there is one. Keys or addresses in
-    the token (``jwk``, ``jku``, ``x5u``, ``x5c``) are ignored.
+    """Verifies access tokens locally against the issuer's published keys, and asks the issuer whether they
+    were revoked where it is told to.
 
     Sources: RFC 7519, RFC 8725 (best practices), RFC 9068 (access tokens).
     """
@@ -124,27 +108,28 @@ class Oidc(IdentitySource[OidcSettings]):
             timeout_s=settings.timeout_s,
             ca_file=settings.ca_file,
         )
-        if settings.client_id is not None and settings.client_secret is not None:
-            self.keycloak = self.sign_in = Keycloak(
-                settings.issuer,
-                client_id=settings.client_id,
-                client_secret=settings.client_secret,
-                timeout_s=settings.timeout_s,
-                ca_file=settings.ca_file,
-            )
+        self._verifier = Verifier(self._issuer, settings.algorithms, settings.leeway_s)
         audience = [settings.audience] if isinstance(settings.audience, str) else settings.audience
-        self._claims = jwt.JWTClaimsRegistry(
-            leeway=settings.leeway_s,
-            iss={"essential": True, "value": settings.issuer},
-            aud={"essential": True, "values": audience},
-            exp={"essential": True},
-            iat={"essential": True},
-            sub={"essential": True},
-            typ={"value": "Bearer"},
+        self._access_token = self._verifier.access_token(audience, settings.token_types)
+        self._id_token: Kind | None = None
+        self._logout_token: Kind | None = None
+        self._introspection: Introspection | None = None
+        if settings.client_id is not None and settings.client_secret is not None:
+            self._be_client(settings.client_id, settings.client_secret)
+
+    def _be_client(self, client_id: str, client_secret: SecretStr) -> None:
+        settings = self.settings
+        self.keycloak = self.sign_in = Keycloak(
+            settings.issuer,
+            client_id=client_id,
+            client_secret=client_secret,
+            timeout_s=settings.timeout_s,
+            ca_file=settings.ca_file,
         )
-        self._types = {kind.lower() for kind in settings.token_types}
-        self._registry = jws.JWSRegistry(algorithms=list(settings.algorithms), strict_check_header=False)
-        self._registry.max_header_length = MAX_TOKEN_BYTES
+        self._id_token = self._verifier.id_token(client_id)
+        self._logout_token = self._verifier.logout_token(client_id)
+        if settings.introspect != "never":
+            self._introspection = Introspection(self.keycloak, settings.introspect.every_s)
 
     def accepts(self, credential: Credential) -> bool:
         """Whether it is a JWT that says it is of this issuer; nothing of it is verified here."""
@@ -156,60 +141,39 @@ class Oidc(IdentitySource[OidcSettings]):
     async def authenticate(self, credential: Credential) -> Principal:
         if credential.bearer is None:
             raise Unauthenticated
-        token = credential.bearer.get_secret_value()
-        if len(token) > MAX_TOKEN_BYTES:
-            raise Unauthenticated("The access token is larger than 16 KiB. Ask for one with fewer claims.")
-        header = self._header(token)
-        key = await self._issuer.key(header.get("kid"))
-        try:
-            verified = jws.deserialize_compact(token, key, registry=self._registry)
-            claims = strict_object(verified.payload or b"")
-        except JoseError as error:
-            # wrong, or the key is not of the kind that the header's `alg` needs
-            raise Unauthenticated(BAD_SIGNATURE) from error
-        except ValueError as error:
-            raise Unauthenticated(MALFORMED) from error
-        self._check(claims)
-        return self._principal(claims, credential.bearer)
+        claims = await self._verifier.verified(credential.bearer.get_secret_value(), self._access_token)
+        principal = self._principal(claims, credential.bearer)
+        if self._introspection is not None:
+            await self._introspection.check(credential.bearer)
+        return principal
+
+    async def ended(self, logout_token: str) -> Ended:
+        if self._logout_token is None:
+            raise Unauthenticated(NOT_LOGOUT_TOKEN)
+        claims = await self._verifier.verified(logout_token, self._logout_token)
+        subject, session = text_or_none(claims.get("sub")), text_or_none(claims.get("sid"))
+        if subject is None and session is None:
+            raise Unauthenticated(NOT_LOGOUT_TOKEN)
+        return Ended(self.name, subject, session, float(claims["iat"]))
+
+    async def verified_id_token(self, id_token: str, *, nonce: str) -> str:
+        if self._id_token is None:
+            raise Unauthenticated(NOT_ID_TOKEN)
+        claims = await self._verifier.verified(id_token, self._id_token)
+        given = claims.get("nonce")
+        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+            raise Unauthenticated("The sign-in was not begun in this browser. Sign in again.")
+        return str(claims["sub"])
 
     async def ping(self) -> None:
         await self._issuer.ping()
 
     async def close(self) -> None:
+        if self._introspection is not None:
+            await self._introspection.close()
         await self._issuer.close()
         if self.keycloak is not None:
             await self.keycloak.close()
-
-    def _header(self, token: str) -> dict[str, Any]:
-        try:
-            first, _, _ = token.split(".")
-            header = strict_object(decoded(first))
-        except ValueError as error:
-            raise Unauthenticated(MALFORMED) from error
-        if header.get("alg") not in self.settings.algorithms:
-            raise Unauthenticated("The access token is signed in a way that this server does not accept.")
-        kind = header.get("typ")
-        if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in self._types:
-            raise Unauthenticated(NOT_ACCESS_TOKEN)
-        if "crit" in header or "b64" in header:
-            raise Unauthenticated("The access token demands an extension that this server does not know.")
-        if not isinstance(header.get("kid"), str | None):
-            raise Unauthenticated(MALFORMED)
-        return header
-
-    def _check(self, claims: dict[str, Any]) -> None:
-        try:
-            self._claims.validate(claims)
-        except ExpiredTokenError as error:
-            raise Unauthenticated(EXPIRED) from error
-        except MissingClaimError as error:
-            raise Unauthenticated(f"The access token lacks the claim `{error.claim}`.") from error
-        except ClaimError as error:
-            wrong = f"The access token's claim `{error.claim}` is not valid."
-            raise Unauthenticated(REASONS.get(error.claim, wrong)) from error
-        if "at_hash" in claims:
-            # only an ID token has the hash of an access token (OpenID Connect Core, 3.1.3.6)
-            raise Unauthenticated(NOT_ACCESS_TOKEN)
 
     def _principal(self, claims: dict[str, Any], token: SecretStr) -> Principal:
         settings = self.settings
@@ -234,75 +198,3 @@ class Oidc(IdentitySource[OidcSettings]):
             roles=frozenset(role for path in settings.roles_claims for role in names(claim(claims, path))),
             token=token,
         )
-
-
-def text_or_none(value: Any) -> str | None:
-    """A claim that is a plain text of at most 1000 characters; None for anything else."""
-    plain = isinstance(value, str) and 0 < len(value) <= 1000 and not CONTROL.search(value)
-    return value if plain else None
-
-
-def decoded(segment: str) -> bytes:
-    """Base64url without padding (RFC 7515, section 2).
-
-    Raises:
-        ValueError: It is not.
-    """
-    try:
-        return base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
-        raise ValueError("not base64url") from error
-
-
-def strict_object(content: bytes) -> dict[str, Any]:
-    """A JSON object in which no name occurs twice (RFC 8725, section 3: readers must not disagree).
-
-    Raises:
-        ValueError: It is not.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name occurs twice")
-        return found
-
-    try:
-        value = json.loads(content, object_pairs_hook=unique)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
-def unverified_claims(token: str) -> dict[str, Any] | None:
-    """What a JWT says of itself; None where the text is no signed JWT. For choosing a source only."""
-    segments = token.split(".")
-    if len(segments) != 3:
-        return None
-    try:
-        value = json.loads(decoded(segments[1]))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def claim(claims: Any, path: str) -> Any:
-    """The claim at a dotted path; a name that itself has dots is found as well. None where there is none."""
-    if not isinstance(claims, Mapping):
-        return None
-    if path in claims:
-        return claims[path]
-    for index, character in enumerate(path):
-        if character == "." and path[:index] in claims:
-            found = claim(claims[path[:index]], path[index + 1 :])
-            if found is not None:
-                return found
-    return None
-
-
-def names(value: Any) -> list[str]:
-    """The non-empty strings of a claim that is a string or a list; anything else grants nothing."""
-    items = value if isinstance(value, list) else [value]
-    return [item for item in items if isinstance(item, str) and item.strip("/ ") and not CONTROL.search(item)]

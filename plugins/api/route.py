@@ -16,13 +16,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from crawler.errors import CrawlError
+from plugins.collections.audit import Refusals, Refused
 from plugins.core.errors import BundleError, InvalidRequest, TooLarge
+from plugins.core.logs import about, current
 from plugins.core.request_id import HEADER as REQUEST_ID_HEADER
 from plugins.core.request_id import request_id
+from plugins.core.resource import resource_metadata
 from plugins.core.validation import invalid, read_json
 from plugins.core.wire import INVALID, SERVER, to_wire
 
@@ -32,6 +37,9 @@ MAX_BODY_BYTES = 2**20
 """Of a JSON body; uploads have their own limits."""
 STALLED_S = 60
 """A client that sends nothing of its body for so long is given up."""
+
+REFUSALS = "refusals"
+"""The name in the application's ``state`` of the `Refusals` that are told of each one; none = nobody is."""
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -84,6 +92,10 @@ class CappedRequest(Request):
         if not hasattr(self, "_body"):
             self._body = await read_body(self, MAX_BODY_BYTES)
         return self._body
+
+    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
+        await self.body()  # Starlette has no limit of its own on a form that is not multipart
+        return await super().form(**limits)
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
@@ -140,6 +152,9 @@ class Route(APIRoute):
 
         async def handle_or_explain(request: Request) -> Response:
             began = time.monotonic()
+            about(
+                request_id=request_id(request), user_id="", peer=request.client.host if request.client else ""
+            )
             try:
                 response = await handle(CappedRequest(request.scope, request.receive))
             except ClientDisconnect:
@@ -148,6 +163,7 @@ class Route(APIRoute):
                 if _has_own_handler(request, error):
                     raise
                 response = explain(request, error)
+                response.background = noted(request, error)
             response.headers[REQUEST_ID_HEADER] = request_id(request)
             log.log(
                 logging.DEBUG if self.path.startswith("/health") else logging.INFO,
@@ -171,7 +187,7 @@ def explain(request: Request, error: Exception) -> JSONResponse:
         error = _invalid(error)
     if isinstance(error, StarletteHTTPException):
         return _http_error(error)
-    wire = to_wire(error)
+    wire = to_wire(error, resource_metadata(request))
     if not isinstance(error, BundleError | CrawlError):
         log.error(
             "unforeseen error: %s %s",
@@ -191,6 +207,26 @@ def explain(request: Request, error: Exception) -> JSONResponse:
             extra={"request_id": request_id(request)},
         )
     return JSONResponse(wire.body, wire.status, wire.headers)
+
+
+def noted(request: Request, error: Exception) -> BackgroundTask | None:
+    """What writes the refusal of somebody who signed in to the audit log, once the answer is sent."""
+    refusals: Refusals | None = getattr(request.app.state, REFUSALS, None)
+    user_id = current().get("user_id")
+    if refusals is None or not user_id or not isinstance(error, BundleError):
+        return None
+    wire = to_wire(error)
+    if wire.status not in (403, 404):
+        return None
+    refused = Refused(
+        user_id=user_id,
+        action=f"{request.method} {_pattern(request)}",
+        status=wire.status,
+        code=wire.body["error"]["code"],
+        collection=request.path_params.get("collection"),
+        document=request.path_params.get("document"),
+    )
+    return BackgroundTask(refusals.note, refused)
 
 
 def _pattern(request: Request) -> str:

@@ -155,6 +155,7 @@ sessions = Table(
     Column("sealed", Text, nullable=False),  # the tokens, under a key that only the cookie has
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
+    Column("refreshing_until", Float, nullable=False),  # 0 = nobody is getting new tokens for it
     Index(None, "source", "subject"),
     Index(None, "expires_at"),
 )
@@ -165,4 +166,5 @@ revocations = Table(
     Column("key", String(64), primary_key=True),  # sha256 of source and session, or of source and subject
     Column("before", Float, nullable=False),  # tokens issued before are refused
     Column("expires_at", Float, nullable=False),
+    Index(None, "expires_at"),
 )

@@ -61,10 +61,27 @@ class Allowance(Settings):
     """Tokens a minute."""
     max_parallel_requests: int | None = Field(default=None, ge=1)
     """Requests at once."""
-    max_budget: float | None = Field(default=None, ge=0)
-    """US dollars."""
+    max_budget: float | None = Field(default=None, gt=0)
+    """US dollars that each of them may spend, as far as LiteLLM counts them: docs/litellm.md."""
     priority: str | None = None
     """LiteLLM's request priority (`litellm_settings.priority_reservation`)."""
+    tags: list[str] = []
+    """LiteLLM's tags of their requests, in spend logs; requests may add some, and take none away."""
+    metadata: dict[str, str] = {}
+    """Goes into the spend logs as `spend_logs_metadata`; a request that sends the same key overrides it."""
+    end_user: Literal["caller", "request"] = "caller"
+    """Whom LiteLLM logs as the end user: the caller, or, for a service, whom its request's `user` names."""
+
+
+class SignInConfig(Settings):
+    """Signing in through `/api/auth`, at the sources that have a `client_id`."""
+
+    password: bool = True
+    """Whether `POST /api/auth/login` takes passwords; browsers sign in at the issuer in any case."""
+    session_s: float = Field(default=8 * 3600.0, ge=60)
+    """How long a browser stays signed in at most."""
+    revocation_s: float = Field(default=24 * 3600.0, ge=60)
+    """How long an ended session is remembered: at least as long as the issuers' access tokens live."""
 
 
 class IdentityConfig(Settings):
@@ -74,6 +91,8 @@ class IdentityConfig(Settings):
     """What an identity means to LiteLLM; without an entry: an internal user without limits."""
     store_credential_header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
     """The header in which callers may send their own Milvus credential (`user:password` or an API key)."""
+    sign_in: SignInConfig = SignInConfig()
+    """Signing in through this proxy."""
 
 
 class Policy(Settings):

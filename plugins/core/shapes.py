@@ -23,6 +23,24 @@ class Shape(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+class Standing(Shape):
+    """What LiteLLM lets someone do; a limit that is null is not set."""
+
+    user_role: str | None
+    """LiteLLM's role."""
+    models: list[str] | None
+    """Model names; null = all of this proxy."""
+    rpm_limit: int | None
+    """Requests a minute."""
+    tpm_limit: int | None
+    """Tokens a minute."""
+    max_parallel_requests: int | None
+    max_budget: float | None
+    """US dollars."""
+    spend: float
+    """US dollars so far."""
+
+
 class Access(Shape):
     """Subjects to which each right is granted: `user:<source>/<name>`, `group:...`, `role:...`, `*`."""
 
@@ -65,6 +83,86 @@ class CollectionView(Shape):
     """The caller's own rights to it."""
     access: Access | None = None
     """Its grants; only for those who may manage it."""
+
+
+class RightView(Shape):
+    allowed: bool
+    rule: str
+    """What decided: a line of the policy (`collections.policy[0].query: group:keycloak/staff`), a grant of the
+    collection (`grant of query: user:keycloak/alice`), or that nothing grants it."""
+
+
+class EffectiveAccess(Shape):
+    """What somebody may do with a collection, and why."""
+
+    object: Literal["collection.effective_access"] = "collection.effective_access"
+    collection_id: str
+    user: str
+    """The subject: `user:<source>/<name>`."""
+    known_from: Literal["request", "directory", "sign_in", "nothing"]
+    """Where `groups` and `roles` are from: this request's sign-in, the issuer's directory, the person's last
+    sign-in that was noted, or nowhere: then only grants to the user by name and to everyone are counted."""
+    known_at: float | None
+    """When they were so, in seconds since 1970 (UTC)."""
+    groups: list[str]
+    roles: list[str]
+    rights: dict[Right, RightView]
+
+
+class PersonView(Shape):
+    object: Literal["user"] = "user"
+    subject: str
+    """What a grant takes: `user:<source>/<name>`."""
+    source: str
+    name: str
+    email: str | None
+    seen_at: float | None
+    """The last sign-in that was noted, in seconds since 1970 (UTC); null for those listed by their issuer."""
+
+
+class PersonList(Shape):
+    object: Literal["list"] = "list"
+    data: list[PersonView]
+    has_more: bool = False
+
+
+class RoleView(Shape):
+    object: Literal["role", "group"]
+    subject: str
+    """What a grant takes: `role:<source>/<name>` or `group:<source>/<path>`."""
+    source: str
+    name: str
+
+
+class RoleList(Shape):
+    object: Literal["list"] = "list"
+    data: list[RoleView]
+    has_more: bool = False
+
+
+class AuditEntry(Shape):
+    object: Literal["audit.entry"] = "audit.entry"
+    id: int
+    """Later entries have higher ones."""
+    at: float
+    """Seconds since 1970 (UTC)."""
+    user: str
+    """`<source>/<name>`."""
+    peer: str
+    """The address that the request came from."""
+    request_id: str
+    action: str
+    """`collection.change` and the like; of what was refused the method and the route."""
+    result: Literal["allowed", "refused"]
+    collection_id: str | None
+    document_id: str | None
+    detail: dict[str, Any]
+
+
+class AuditList(Shape):
+    object: Literal["list"] = "list"
+    data: list[AuditEntry]
+    has_more: bool = False
 
 
 class LastError(Shape):

@@ -43,6 +43,9 @@ TABLE: dict[type[Exception], Wire] = {
     crawl.StoreError: Wire(502, SERVER, "store_error"),
     crawl.StoreUnavailable: Wire(503, SERVER, "store_unavailable"),
     crawl.StoreRefused: Wire(502, SERVER, "store_refused"),
+    crawl.StoreMismatch: Wire(409, INVALID, "store_mismatch"),
+    crawl.StoreDenied: Wire(403, "permission_error", "store_denied"),
+    crawl.CredentialRefused: Wire(403, "permission_error", "store_credential_refused"),
     crawl.StoreCapability: Wire(400, INVALID, "store_capability"),
 }
 
@@ -56,8 +59,13 @@ class WireError(NamedTuple):
     headers: dict[str, str]
 
 
-def to_wire(error: Exception) -> WireError:
-    """The response for ``error``. A class that the table lacks shows nothing of itself: 500."""
+def to_wire(error: Exception, resource_metadata: str | None = None) -> WireError:
+    """The response for ``error``. A class that the table lacks shows nothing of itself: 500.
+
+    Args:
+        error: What went wrong.
+        resource_metadata: Where a refused client learns how to sign in (RFC 9728, section 5.1).
+    """
     known = isinstance(error, errors.BundleError | crawl.CrawlError)
     public = error if isinstance(error, errors.BundleError | crawl.CrawlError) else errors.BundleError()
     wire = TABLE.get(type(error), TABLE[errors.BundleError]) if known else TABLE[errors.BundleError]
@@ -65,7 +73,9 @@ def to_wire(error: Exception) -> WireError:
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unauthenticated):
         description = error.message.replace("\\", "").replace('"', "'")
-        headers["WWW-Authenticate"] = f'Bearer error="{error.reason}", error_description="{description}"'
+        challenge = f'Bearer error="{error.reason}", error_description="{description}"'
+        where = f', resource_metadata="{resource_metadata}"' if resource_metadata else ""
+        headers["WWW-Authenticate"] = challenge + where
     if wire.status in (429, 503):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", None) or RETRY_AFTER_S)
     return WireError(wire.status, {"error": body}, headers)

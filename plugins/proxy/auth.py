@@ -25,6 +25,7 @@ from plugins.core.identity import Credential, Principal, canonical_subject
 from plugins.core.logs import about
 from plugins.core.ports import IdentitySource
 from plugins.core.request_id import HEADER, request_id
+from plugins.core.resource import resource_metadata
 from plugins.core.wire import to_wire
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ class PrincipalAuth(UserAPIKeyAuth):
 class Refusal(ProxyException):
     """An error with our wire body; LiteLLM's own would answer the status as the `code`."""
 
-    def __init__(self, error: BundleError, identifier: str) -> None:
-        wire = to_wire(error)
+    def __init__(self, error: BundleError, identifier: str, resource_metadata: str | None = None) -> None:
+        wire = to_wire(error, resource_metadata)
         self.body: dict[str, Any] = wire.body["error"]
         super().__init__(
             message=self.body["message"],
@@ -82,6 +83,7 @@ class Authenticate:
         allowances: Sequence[Allowance] = (),
         *,
         guards: Sequence[Guard] = (),
+        sessions: IdentitySource[Any] | None = None,
         store_credential_header: str | None = None,
     ) -> None:
         names = {source.name for source in sources}
@@ -89,7 +91,8 @@ class Authenticate:
             raise ConfigError([f"only `use: {LITELLM}` may be the identity source named `{LITELLM}`"])
         if len(names) != len(sources):
             raise ConfigError(["two identity sources have the same name"])
-        self._sources = tuple(sources)
+        # subjects never name the sessions: whoever has one is of the source that they signed in at
+        self._sources: tuple[IdentitySource[Any], ...] = (*([sessions] if sessions else ()), *sources)
         self._guards = tuple(guards)
         self._header = (store_credential_header or "").lower()
         self._allowances = [(_in_full(entry, names), entry) for entry in allowances]
@@ -106,7 +109,7 @@ class Authenticate:
             return await self._judged(request, api_key)
         except BundleError as error:
             log.info("sign-in refused: %s", error.message)
-            raise Refusal(error, identifier) from error
+            raise Refusal(error, identifier, resource_metadata(request)) from error
         except Exception:  # who cannot be judged is not let in
             log.exception("the sign-in could not be checked")
             raise Refusal(IdentityUnavailable(), identifier) from None
@@ -162,7 +165,9 @@ class Authenticate:
             tpm_limit=entry.tpm_limit,
             max_parallel_requests=entry.max_parallel_requests,
             max_budget=entry.max_budget,
-            metadata={"priority": entry.priority} if entry.priority else {},
+            # what the request's `user` claims counts only where there is no end user yet
+            end_user_id=principal.user_id if entry.end_user == "caller" else None,
+            metadata=_key_metadata(entry),
         )
 
 
@@ -201,6 +206,16 @@ def principal_of(auth: UserAPIKeyAuth) -> Principal:
         groups=frozenset({auth.team_id} if auth.team_id else ()),
         roles=frozenset({auth.user_role.value} if auth.user_role else ()),
     )
+
+
+def _key_metadata(entry: Allowance) -> dict[str, Any]:
+    """What LiteLLM reads in the metadata of a key (`LiteLLMProxyRequestSetup.add_key_level_controls`)."""
+    found: dict[str, Any] = {
+        "priority": entry.priority,
+        "tags": list(entry.tags),
+        "spend_logs_metadata": dict(entry.metadata),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _handed_back(key: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Security
+from fastapi.security import OAuth2PasswordBearer
 from litellm.proxy._lazy_features import reserve_lazy_slot
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import get_request_route
@@ -20,17 +21,28 @@ from litellm.proxy.auth.user_api_key_auth import (
     user_api_key_auth_builder,
 )
 from litellm.proxy.route_priority import hot_routes_first
+from litellm.proxy.utils import get_server_root_path
 
 from plugins.core.errors import BundleError, Forbidden
 from plugins.core.identity import Principal
 from plugins.core.logs import about
 from plugins.core.request_id import request_id
+from plugins.core.resource import resource_metadata
+from plugins.core.shapes import Standing
 from plugins.proxy.auth import Refusal, principal_of
 
 LAZY_FEATURE = "tools"
 """LiteLLM's feature with the prefix `/v1/tool`, which `/v1/tools` begins with."""
 
 Header = str | None
+
+password_sign_in = OAuth2PasswordBearer(
+    tokenUrl=f"{get_server_root_path().rstrip('/')}/api/auth/login",
+    scheme_name="Sign in with a password",
+    description="At the identity provider, through this proxy",
+    auto_error=False,
+)
+"""What makes the button *Authorize* of the OpenAPI page sign in; the token is read as any other."""
 
 
 async def authenticated(
@@ -41,6 +53,7 @@ async def authenticated(
     google: Annotated[Header, Security(google_ai_studio_api_key_header)] = None,
     azure_apim: Annotated[Header, Security(azure_apim_header)] = None,
     litellm: Annotated[Header, Security(custom_litellm_key_header)] = None,
+    _bearer: Annotated[Header, Security(password_sign_in)] = None,
 ) -> Principal:
     """The dependency of every route of ours: who is asking, by the same headers as LiteLLM's routes.
 
@@ -65,11 +78,31 @@ async def authenticated(
         about(request_id=request_id(request), user_id=principal.user_id)
         RouteChecks.should_call_route(route=get_request_route(request), valid_token=auth, request=request)
     except BundleError as error:
-        raise Refusal(error, request_id(request)) from error
+        raise Refusal(error, request_id(request), resource_metadata(request)) from error
     except HTTPException as error:
         refused = Forbidden("This key may not be used on this route. Use another key, or ask who made it.")
         raise Refusal(refused, request_id(request)) from error
+    request.state.standing = standing(auth)
     return principal
+
+
+def standing(auth: UserAPIKeyAuth) -> Standing:
+    """What LiteLLM lets the caller do."""
+    return Standing(
+        user_role=auth.user_role.value if auth.user_role else None,
+        models=[str(model) for model in auth.models] or None,
+        rpm_limit=auth.rpm_limit,
+        tpm_limit=auth.tpm_limit,
+        max_parallel_requests=auth.max_parallel_requests,
+        max_budget=auth.max_budget,
+        spend=auth.spend,
+    )
+
+
+def standing_of(request: Request) -> Standing:
+    """The same for a request that `authenticated` let in."""
+    found: Standing = request.state.standing
+    return found
 
 
 async def is_admin(

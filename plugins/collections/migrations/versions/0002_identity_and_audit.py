@@ -86,6 +86,7 @@ def _sessions() -> None:
         sa.Column("sealed", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("refreshing_until", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
     )
     op.create_index(op.f("ix_sessions_source_subject"), "sessions", ["source", "subject"], unique=False)
@@ -97,3 +98,4 @@ def _sessions() -> None:
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_revocations")),
     )
+    op.create_index(op.f("ix_revocations_expires_at"), "revocations", ["expires_at"], unique=False)

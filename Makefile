@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 4000
+KEYCLOAK_PORT ?= 8080
 BIN := $(VENV)/bin
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint format bench check clean lock
+.PHONY: help install run demo keycloak test test-live lint format bench check clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -26,11 +27,17 @@ run: install ## Start the proxy with the sample documents (PORT=4000 DATA_DIR=da
 demo: install ## Run the whole story on a free port with temporary data, and check every step
 	@$(BIN)/python examples/demo.py
 
+keycloak: ## Start a real Keycloak on loopback with a realm to try out (KEYCLOAK_PORT=8080); says what to configure
+	@exec $(PYTHON) deploy/keycloak/keycloak.py --port $(KEYCLOAK_PORT) --proxy http://127.0.0.1:$(PORT)
+
 check: install ## Check the configuration; prints all mistakes at once
 	@$(BIN)/python -m plugins check
 
 test: install ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+
+test-live: install ## Run the tests against real servers (started here, or KEYCLOAK_URL, MILVUS_URI, ... of the environment)
+	$(BIN)/python -m pytest tests/live -rs
 
 lint: install ## Check style, types and which room imports which
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 
 from crawler.settings import Settings
 from plugins.auth._claims import CONTROL, claim, names, text_or_none, unverified_claims
+from plugins.auth._directory import KeycloakDirectory
 from plugins.auth._introspection import Introspection
 from plugins.auth._issuer import Issuer
 from plugins.auth._keycloak import Keycloak, is_keycloak
@@ -52,6 +53,9 @@ class OidcSettings(Settings):
     """This proxy's own client at the issuer (Keycloak): for `/api/auth`, introspection and lists of users."""
     client_secret: SecretStr | None = None
     """With `client_id`."""
+    directory: bool = False
+    """Whether `/v1/users` and `/v1/roles` list those of Keycloak. Needs `client_id` with a service account
+    that has the roles `view-users` and `view-realm` of `realm-management`."""
     introspect: Literal["never"] | Introspect = "never"
     """Whether Keycloak is asked if a token was revoked: `never` (it counts until it expires) or
     `{every_s: 30}`: each token at most so often. Needs `client_id`, which must be in the tokens' ``aud``."""
@@ -76,6 +80,10 @@ class OidcSettings(Settings):
             )
         if self.client_id is None and self.introspect != "never":
             raise ValueError("`introspect` needs `client_id` and `client_secret`")
+        if self.client_id is None and self.directory:
+            raise ValueError("`directory` needs `client_id` and `client_secret`")
+        if self.directory and self.username_claim != "preferred_username":
+            raise ValueError("`directory` knows people by `preferred_username`, as `username_claim` must")
         return self
 
     @field_validator("issuer")
@@ -128,6 +136,8 @@ class Oidc(IdentitySource[OidcSettings]):
         )
         self._id_token = self._verifier.id_token(client_id)
         self._logout_token = self._verifier.logout_token(client_id)
+        if settings.directory:
+            self.directory = KeycloakDirectory(self.keycloak, settings.timeout_s)
         if settings.introspect != "never":
             self._introspection = Introspection(self.keycloak, settings.introspect.every_s)
 

@@ -204,11 +204,42 @@ class SignIn(Protocol):
         """Where a browser signs in (authorization code with PKCE, S256)."""
 
 
+class Person(NamedTuple):
+    """Somebody who can sign in."""
+
+    username: str
+    email: str | None
+    groups: frozenset[str] = frozenset()
+    """Paths without the leading slash; as `roles`, only where one person is asked for."""
+    roles: frozenset[str] = frozenset()
+
+
+class Directory(Protocol):
+    """Who there is at an issuer. All raise IdentityUnavailable where it does not answer."""
+
+    async def people(self, search: str, *, after: str | None, limit: int) -> Sequence[Person]:
+        """At most `limit` people in the issuer's order, from the one behind the name `after` on.
+
+        Those whose name or e-mail address holds `search`; an empty one is held by all.
+        """
+
+    async def person(self, username: str) -> Person | None:
+        """One of them, with their groups and roles."""
+
+    async def roles(self) -> Sequence[str]:
+        """The names of all roles."""
+
+    async def groups(self) -> Sequence[str]:
+        """The paths of all groups."""
+
+
 class IdentitySource(ABC, Generic[C]):
     """One way to sign in. Sources are asked in the order of the YAML; the first that accepts decides."""
 
     sign_in: SignIn | None = None
     """Signing in at this source's issuer, where it is configured as a client there."""
+    directory: Directory | None = None
+    """Who there is at this source's issuer, where we may ask it."""
 
     def __init__(self, settings: C, name: str) -> None:
         self.settings = settings

@@ -88,8 +88,8 @@ class CollectionView(Shape):
 class RightView(Shape):
     allowed: bool
     rule: str
-    """What decided: a line of the policy (`collections.policy[0].query: group:keycloak/staff`), a grant of the
-    collection (`grant of query: user:keycloak/alice`), or that nothing grants it."""
+    """What decided: a line of the policy (`collections.policy[0].query: group:keycloak/staff`), a grant of
+    the collection (`grant of query: user:keycloak/alice`), or that nothing grants it."""
 
 
 class EffectiveAccess(Shape):

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import math
+import ssl
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +23,8 @@ from pydantic import SecretStr, ValidationError
 
 from plugins.core.errors import IdentityUnavailable, Unauthenticated
 from plugins.core.ports import Tokens
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,7 +56,8 @@ class Keycloak:
         self._client_id = client_id
         self._client_secret = client_secret
         self._timeout_s = timeout_s
-        self._verify: str | bool = str(ca_file) if ca_file else True
+        self._ca_file = ca_file
+        self._client: httpx.AsyncClient | None = None
         self._openid: KeycloakOpenID | None = None
         self._admin: KeycloakAdmin | None = None
 
@@ -63,26 +69,37 @@ class Keycloak:
                 realm_name=self._realm,
                 client_id=self._client_id,
                 client_secret_key=self._client_secret.get_secret_value(),
-                verify=self._verify,
-                timeout=int(self._timeout_s) or 1,
+                timeout=self._whole_timeout_s,
             )
+            self._openid.connection.async_s = self._http
         return self._openid
 
     @property
     def admin(self) -> KeycloakAdmin:
         """The admin API as the client's service account."""
         if self._admin is None:
-            self._admin = KeycloakAdmin(
-                connection=KeycloakOpenIDConnection(
-                    server_url=self._server,
-                    realm_name=self._realm,
-                    client_id=self._client_id,
-                    client_secret_key=self._client_secret.get_secret_value(),
-                    verify=self._verify,
-                    timeout=int(self._timeout_s) or 1,
-                )
+            connection = KeycloakOpenIDConnection(
+                server_url=self._server,
+                realm_name=self._realm,
+                client_id=self._client_id,
+                client_secret_key=self._client_secret.get_secret_value(),
+                timeout=self._whole_timeout_s,
             )
+            connection.async_s = connection.keycloak_openid.connection.async_s = self._http
+            self._admin = KeycloakAdmin(connection=connection)
         return self._admin
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        """One client for all that takes no proxy from the environment; the library's own do."""
+        if self._client is None:
+            verify = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
+            self._client = httpx.AsyncClient(verify=verify, trust_env=False)
+        return self._client
+
+    @property
+    def _whole_timeout_s(self) -> int:
+        return math.ceil(self._timeout_s)
 
     async def password(self, username: str, password: SecretStr) -> Tokens:
         """The password grant.
@@ -151,10 +168,8 @@ class Keycloak:
         )
 
     async def close(self) -> None:
-        if self._openid is not None:
-            await self._openid.connection.aclose()
-        if self._admin is not None:
-            await self._admin.connection.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def _asked(self, answer: Awaitable[T], refused: str) -> T:
         try:
@@ -166,8 +181,12 @@ class Keycloak:
                 raise Unauthenticated(UNFINISHED) from error
             if reason == "invalid_grant":
                 raise Unauthenticated(refused) from error
+            code = error.response_code
+            said = f"answered {code} {reason} {description}".rstrip() if code else str(error)
+            log.warning("Keycloak's realm %s, client %s: %s", self._realm, self._client_id, said)
             raise IdentityUnavailable from error
         except (httpx.HTTPError, TimeoutError, TypeError, KeyError) as error:
+            log.warning("Keycloak's realm %s did not answer as it should: %r", self._realm, error)
             raise IdentityUnavailable from error
 
 

@@ -66,7 +66,7 @@ class KeycloakDirectory:
                 return
 
     async def person(self, username: str) -> Person | None:
-        """An enabled user with the groups and roles that a new token would carry; None where there is none."""
+        """An enabled user with the groups and roles that a new token would carry; None = there is none."""
         admin = self._keycloak.admin
         found = await self._asked(admin.a_get_users({"username": username, "exact": True, "enabled": True}))
         user = next((user for user in found if user["username"] == username), None)

@@ -76,6 +76,11 @@ class Rights:
         if mistakes:
             raise ConfigError(mistakes)
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """The names of the identity sources."""
+        return self._sources
+
     def decide(self, principal: Principal, right: Right, collection: Guarded) -> Decision:
         """Whether the principal holds the right; `manage` implies every other."""
         if collection.kind != "bundle" or collection.name is None:

@@ -8,26 +8,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import and_, case, delete, func, insert, select, update
+from pydantic import SecretStr
+from sqlalchemy import and_, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import Retrieval, Store
-from crawler.errors import StoreCapability
-from plugins.collections import tables
+from crawler.errors import StoreCapability, StoreDenied
+from plugins.collections import audit, tables
+from plugins.collections.access import canonical_access, insert_grants, replace_grants, shown
 from plugins.collections.database import Database
 from plugins.collections.records import CollectionRecord, Gate, has_controls, new_id, now
-from plugins.collections.rights import Grants, Rights
+from plugins.collections.rights import Rights
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest
-from plugins.core.identity import RIGHTS, Principal, Right
+from plugins.core.identity import RIGHTS, Principal
 from plugins.core.ports import Embed
-from plugins.core.shapes import Access, CollectionList, CollectionPatch, CollectionView, NewCollection
+from plugins.core.shapes import CollectionList, CollectionPatch, CollectionView, NewCollection
 
 MAX_PAGE = 1000
 MAX_NAME = 255
 TURNS_TEXT = re.compile(r"[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that change the direction of text, with which a name could look like another."""
+PHYSICAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+"""Names that Milvus takes."""
+MILVUS_SAYS = (
+    "Who may do what with this collection is said by Milvus's roles: leave `access` out, and grant the "
+    "privileges in Milvus."
+)
+CREATE_DENIED = "Milvus does not let you create collections: this needs the privilege `CreateCollection`."
 
 
 @dataclass(frozen=True)
@@ -97,17 +106,20 @@ class CollectionCatalogue:
         return self._view(principal, record, counts)
 
     async def create(self, principal: Principal, new: NewCollection) -> CollectionView:
-        """Make a collection; its creator gets `manage`.
+        """Make a collection; its creator gets `manage`. Where rights are Milvus's it is made as the caller,
+        who may then do with it what Milvus's roles say.
 
         Raises:
-            Forbidden: The principal may not create a collection of this name.
+            Forbidden, StoreDenied: The principal may not create a collection of this name.
+            CredentialRefused: Milvus does not accept the principal's credential.
             Conflict: The name is taken.
             InvalidRequest: The name, a subject, the model or the pipeline is none.
             StoreCapability: `hybrid` on a store that cannot do it.
         """
-        name = checked_name(new.name)
-        decision = self._rights.decide_create(principal, name)
-        if not decision.allowed:
+        name, kind = checked_name(new.name), self._config.rights
+        if kind == "milvus":
+            await self._check_milvus(principal, name, new)
+        elif not self._rights.decide_create(principal, name).allowed:
             raise Forbidden("You may not create a collection of this name: this needs the right `create`.")
         model = new.embedding_model or self._config.embedding_model
         if not self._has_model(model):
@@ -116,8 +128,9 @@ class CollectionCatalogue:
             raise InvalidRequest(
                 f"There is no such pipeline; there are: {', '.join(self._pipelines)}", param="pipeline"
             )
-        access = self._canonical(new.access)
-        access["manage"] = access["manage"] | {f"user:{principal.user_id}"}
+        access = canonical_access(self._rights, new.access, "access.")
+        if kind == "bundle":
+            access["manage"] = access["manage"] | {f"user:{principal.user_id}"}
         retrieval = await self._retrieval(new.retrieval)
         [probe] = await self._embed(model, ["dimension"], principal)
         moment = now()
@@ -125,7 +138,7 @@ class CollectionCatalogue:
             id=(identifier := new_id("vs_")),
             name=name,
             state="creating",
-            kind="bundle",
+            kind=kind,
             description=new.description,
             metadata=dict(new.metadata),
             pipeline=new.pipeline,
@@ -133,38 +146,93 @@ class CollectionCatalogue:
             dimension=len(probe),
             metric=self._config.metric,
             retrieval=retrieval,
-            store_name=f"c_{identifier.removeprefix('vs_')}",
+            store_name=_own_place(identifier),
             created_by=principal.user_id,
             created_at=moment,
             written_at=moment,
             grants=access,
         )
-        await self._insert(record)
-        await self._make(record, retrieval)
-        return self._view(principal, record, {})
+        try:
+            await self._insert(principal, record)
+        except Conflict:
+            if kind == "milvus":
+                await self._check_taken(principal, name)
+            raise
+        made = await self._make(record, retrieval, principal.store_credential)
+        return self._view(principal, await self._gate.as_seen(principal, made), {})
 
-    async def _insert(self, record: CollectionRecord) -> None:
+    async def _check_milvus(self, principal: Principal, name: str, new: NewCollection) -> None:
+        """Whether a collection of this name can be made in Milvus, before it is tried as the caller."""
+        if not PHYSICAL.fullmatch(name):
+            raise InvalidRequest(
+                "Here a collection's name is also its name in Milvus: letters of the English alphabet, "
+                "digits and `_`, not beginning with a digit.",
+                param="name",
+            )
+        if any(getattr(new.access, right) for right in RIGHTS):
+            raise InvalidRequest(MILVUS_SAYS, param="access")
+        if principal.store_credential is None:
+            raise Forbidden(
+                "To create a collection here you need a Milvus credential of your own; ask the operator how "
+                "to send it."
+            )
+        standing = await self._rights.standing(principal)
+        if standing.problem is not None:
+            raise standing.problem
+        if name in await self._store.names():
+            await self._check_taken(principal, name)
+            raise Conflict("There is already a collection of this name in Milvus.", param="name")
+
+    async def _check_taken(self, principal: Principal, name: str) -> None:
+        """That a name is taken is for those who see it, or may create collections.
+
+        Raises:
+            StoreDenied: Not for this principal.
+        """
+        standing = await self._rights.standing(principal)
+        if name not in standing.visible and not standing.privileges.create:
+            raise StoreDenied(CREATE_DENIED)
+
+    async def _insert(self, principal: Principal, record: CollectionRecord) -> None:
         values = {column.name: getattr(record, column.name) for column in tables.collections.columns}
         try:
             async with self._database.write() as connection:
                 await connection.execute(insert(tables.collections).values(**values))
-                await _set_grants(connection, record.id, record.grants)
+                await insert_grants(connection, record.id, record.grants)
+                detail = {"name": record.name, "access": shown(record.grants).model_dump()}
+                await audit.record(
+                    connection, principal, "collection.create", collection_id=record.id, detail=detail
+                )
         except IntegrityError as error:
             raise Conflict("There is already a collection of this name.", param="name") from error
 
-    async def _make(self, record: CollectionRecord, retrieval: Retrieval) -> None:
-        """The passages' place in the store; without it the row goes away again."""
-        state = "deleting"
+    async def _make(
+        self, record: CollectionRecord, retrieval: Retrieval, credential: SecretStr | None
+    ) -> CollectionRecord:
+        """The passages' place in the store; without it the row goes away again.
+
+        Until it is there the row names a place that nobody else has: what is cleared away with a row must
+        never be a collection of Milvus that others made.
+        """
+        ours = record.kind == "bundle"
+        place = record.store_name if ours else record.name or ""
+        values: dict[str, Any] = {"state": "deleting", "name": None}
         try:
             await self._store.create(
-                record.store_name, dimension=record.dimension, metric=record.metric, retrieval=retrieval
+                place,
+                dimension=record.dimension,
+                metric=record.metric,
+                retrieval=retrieval,
+                credential=None if ours else credential,
             )
-            state = "ready"
+            values = {"state": "ready", "store_name": place, "written_at": now()}
+        except StoreDenied as error:
+            raise StoreDenied(CREATE_DENIED) from error
         finally:
             table = tables.collections
-            values: dict[str, Any] = {"state": state} if state == "ready" else {"state": state, "name": None}
             async with self._database.write() as connection:
                 await connection.execute(update(table).where(table.c.id == record.id).values(**values))
+        return replace(record, **values)
 
     async def _retrieval(self, wanted: str) -> Retrieval:
         if wanted == "dense":
@@ -177,11 +245,8 @@ class CollectionCatalogue:
         return "hybrid" if hybrid else "dense"
 
     async def change(self, principal: Principal, ref: str, patch: CollectionPatch) -> CollectionView:
-        """Change what the patch names; `access` replaces all grants.
-
-        Raises:
-            Conflict: Nobody would be left who may manage it.
-        """
+        """Change what the patch names; `access` replaces all grants, and raises as `replace_grants` does."""
+        await self._gate.prepare(principal)
         async with self._database.write() as connection:
             record = await self._gate.collection(connection, principal, ref, "manage")
             changed = replace(
@@ -189,15 +254,19 @@ class CollectionCatalogue:
                 description=record.description if patch.description is None else patch.description,
                 metadata=record.metadata if patch.metadata is None else dict(patch.metadata),
             )
-            table, grants = tables.collections, tables.grants
+            table = tables.collections
             values = {"description": changed.description, "metadata": changed.metadata}
             await connection.execute(update(table).where(table.c.id == record.id).values(**values))
+            if fields := sorted(patch.model_fields_set & values.keys()):
+                detail = {"fields": fields}
+                await audit.record(
+                    connection, principal, "collection.change", collection_id=record.id, detail=detail
+                )
             if patch.access is not None:
-                access = self._canonical(patch.access)
-                access["manage"] = access["manage"] or _creators(record)
-                await connection.execute(delete(grants).where(grants.c.collection_id == record.id))
-                await _set_grants(connection, record.id, access)
-                changed = replace(changed, grants=access)
+                granted = await replace_grants(
+                    connection, self._rights, principal, record, patch.access, place="access."
+                )
+                changed = replace(changed, grants=granted)
             counts = await _counts(connection, [record.id])
         return self._view(principal, changed, counts)
 
@@ -207,21 +276,39 @@ class CollectionCatalogue:
         Returns:
             Its id.
         """
+        record = await self._drop_as(principal, ref)
         async with self._database.write() as connection:
-            record = await self._gate.collection(connection, principal, ref, "manage")
+            if record.kind == "bundle":  # the right may have been taken away meanwhile
+                await self._gate.collection(connection, principal, record.id, "manage")
             table, documents = tables.collections, tables.documents
-            gone = update(table).where(table.c.id == record.id).values(state="deleting", name=None)
-            await connection.execute(gone)
+            gone = {"state": "deleting", "name": None, "store_name": _own_place(record.id)}
+            await connection.execute(update(table).where(table.c.id == record.id).values(**gone))
             await connection.execute(
                 update(documents).where(documents.c.collection_id == record.id).values(deleting=True)
             )
+            detail = {"name": record.name}
+            await audit.record(
+                connection, principal, "collection.drop", collection_id=record.id, detail=detail
+            )
         return record.id
 
-    def _canonical(self, access: Access) -> dict[Right, frozenset[str]]:
-        return {
-            right: frozenset(self._rights.canonical(getattr(access, right), f"access.{right}"))
-            for right in RIGHTS
-        }
+    async def _drop_as(self, principal: Principal, ref: str) -> CollectionRecord:
+        """The collection to be dropped. What is Milvus's to judge is dropped there now, as the principal.
+
+        Raises:
+            Conflict: Others made it.
+            StoreDenied, CredentialRefused: Milvus says no.
+        """
+        async with self._database.read() as connection:
+            record = await self._gate.collection(connection, principal, ref, "manage")
+        if record.adopted is not None:
+            raise Conflict("This collection was made outside of this service: drop it in Milvus.")
+        if record.kind == "milvus":
+            try:
+                await self._store.drop(record.store_name, credential=principal.store_credential)
+            except StoreDenied as error:
+                raise StoreDenied("Milvus does not let you drop this: it needs `DropCollection`.") from error
+        return record
 
     def _view(
         self,
@@ -233,8 +320,7 @@ class CollectionCatalogue:
     ) -> CollectionView:
         permissions = self._rights.permissions(principal, record)
         count = counts.get(record.id, _Counts())
-        show = full and "manage" in permissions
-        access = {right: sorted(record.grants.get(right, ())) for right in RIGHTS}
+        show = full and "manage" in permissions and record.kind == "bundle"
         return CollectionView(
             id=record.id,
             name=record.name or "",
@@ -247,7 +333,7 @@ class CollectionCatalogue:
             chunks=count.chunks,
             created_at=int(record.created_at),
             permissions=permissions,
-            access=Access.model_validate(access) if show else None,
+            access=shown(record.grants) if show else None,
         )
 
 
@@ -267,27 +353,15 @@ def checked_name(text: str) -> str:
     return name
 
 
+def _own_place(collection_id: str) -> str:
+    """The physical name that only this collection can have."""
+    return f"c_{collection_id.removeprefix('vs_')}"
+
+
 def check_limit(limit: int) -> None:
     """Raises InvalidRequest unless it is a page's size."""
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidRequest(f"`limit` must be 1 to {MAX_PAGE}", param="limit")
-
-
-def _creators(record: CollectionRecord) -> frozenset[str]:
-    creator = f"user:{record.created_by}"
-    if creator in record.grants.get("manage", ()):
-        return frozenset({creator})
-    raise Conflict("Somebody must be left who may manage the collection.", param="access.manage")
-
-
-async def _set_grants(connection: AsyncConnection, collection_id: str, access: Grants) -> None:
-    rows = [
-        {"collection_id": collection_id, "right": right, "subject": subject}
-        for right, subjects in access.items()
-        for subject in sorted(subjects)
-    ]
-    if rows:
-        await connection.execute(insert(tables.grants), rows)
 
 
 async def _counts(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, _Counts]:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, false, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import audience_key
-from plugins.collections import tables
+from plugins.collections import audit, tables
 from plugins.collections.catalogue import check_limit
 from plugins.collections.database import Database
 from plugins.collections.originals import Originals
@@ -108,12 +108,34 @@ class DocumentService:
             async with self._database.write() as connection:
                 current = await self._gate.collection(connection, principal, record.id, "add")
                 rows = [await place(connection, principal, self._rights, current, new) for new in prepared]
+                await self._record(connection, principal, rows, prepared)
         except (Conflict, Forbidden, UnknownCollection):
             await self._forget(record.id, prepared)
             raise  # after any other error it is not known whether the rows are there: the sweep looks
         kept = {row.revision for row in rows}
         await self._forget(record.id, [new for new in prepared if new.revision not in kept])
         return [view(row) for row in rows]
+
+    async def _record(
+        self,
+        connection: AsyncConnection,
+        principal: Principal,
+        rows: Sequence[DocumentRecord],
+        prepared: Sequence[Prepared],
+    ) -> None:
+        """Write into the audit log what came in; not what was there already."""
+        fresh = {new.revision for new in prepared}
+        for row in rows:
+            if row.revision in fresh:
+                action: audit.Action = "document.replace" if row.stale else "document.add"
+                await audit.record(
+                    connection,
+                    principal,
+                    action,
+                    collection_id=row.collection_id,
+                    document_id=row.id,
+                    detail={"revision": row.revision, "sha256": row.sha256, "acl": row.acl},
+                )
 
     async def _keep(self, collection_id: str, new: Prepared) -> None:
         path = new.upload.path
@@ -190,7 +212,19 @@ class DocumentService:
         async with self._database.write() as connection:
             if "acl" in values:
                 await add_audience(connection, record.id, values["acl"])
-            return view(await revise(connection, row, **values, revision=revision))
+            changed = await revise(connection, row, **values, revision=revision)
+            detail: dict[str, Any] = {"fields": sorted(values.keys() & {"attributes", "acl"})}
+            if "acl" in values:
+                detail |= {"before": row.acl, "after": changed.acl}
+            await audit.record(
+                connection,
+                principal,
+                "document.change",
+                collection_id=record.id,
+                document_id=row.id,
+                detail=detail,
+            )
+            return view(changed)
 
     async def delete(self, principal: Principal, ref: str, document_id: str) -> str:
         """Delete a document: its uploader, or `manage`. Gone at once; the worker clears up behind it.
@@ -205,6 +239,9 @@ class DocumentService:
                 update(table)
                 .where(table.c.collection_id == record.id, table.c.id == row.id)
                 .values(deleting=True, pending=True, not_before=0.0)
+            )
+            await audit.record(
+                connection, principal, "document.delete", collection_id=record.id, document_id=row.id
             )
         return row.id
 

@@ -370,7 +370,8 @@ def test_a_right_that_is_taken_away_is_gone_at_once(on: Stage) -> None:
     path = f"/v1/collections/{lent}/documents/{document['id']}"
     on.ok(OWNER, "PATCH", path, json={"acl": [LOCALS.insiders]})
     assert texts() == [], "the passages are not yet written anew"
-    on.ok(OWNER, "PATCH", f"/v1/collections/{lent}", json={"access": {"query": [LOCALS.insiders]}})
+    access = {"query": [LOCALS.insiders], "manage": [LOCALS.subject(OWNER)]}
+    on.ok(OWNER, "PATCH", f"/v1/collections/{lent}", json={"access": access})
     assert texts() == 404
 
 

@@ -87,21 +87,22 @@ async def test_with_one_right_a_route_that_needs_another_is_forbidden_by_its_nam
     assert (await world.catalogue.list(BOB)).data == []
 
 
-async def test_a_patch_replaces_all_grants_at_once_and_leaves_a_manager(world: World) -> None:
+async def test_a_patch_replaces_all_grants_at_once(world: World) -> None:
     await world.collection(query=["user:kc/bob"], discover=["user:kc/bob"])
-    changed = await world.catalogue.change(
-        world.alice, "handbook", CollectionPatch(access=Access(discover=["*"]))
-    )
-    assert changed.access == Access(discover=["*"], manage=["user:kc/alice"])
+    access = Access(discover=["*"], manage=["user:kc/alice"])
+    changed = await world.catalogue.change(world.alice, "handbook", CollectionPatch(access=access))
+    assert changed.access == access
     with pytest.raises(Forbidden, match="`query`"):
         await world.found(BOB, "x", "handbook")
-    handed_over = await world.catalogue.change(
-        world.alice, "handbook", CollectionPatch(access=Access(manage=["user:kc/bob"]))
-    )
-    assert (handed_over.permissions, handed_over.access) == ([], None)
-    with pytest.raises(Conflict):
-        await world.catalogue.change(BOB, "handbook", CollectionPatch(access=Access(query=["*"])))
-    assert (await world.catalogue.get(BOB, "handbook")).access == Access(manage=["user:kc/bob"])
+
+
+async def test_a_patch_that_would_shut_out_who_sends_it_changes_nothing(world: World) -> None:
+    created = await world.collection()
+    patch = CollectionPatch(description="new", access=Access(manage=["user:kc/bob"]))
+    with pytest.raises(Conflict) as refused:
+        await world.catalogue.change(world.alice, "handbook", patch)
+    assert refused.value.param == "access.manage"
+    assert await world.catalogue.get(world.alice, "handbook") == created
 
 
 async def test_lists_go_page_by_page_over_what_one_may_discover(world: World) -> None:

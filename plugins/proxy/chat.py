@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -32,6 +33,7 @@ from plugins.proxy.asked import Asked
 from plugins.proxy.auth import Refusal, principal_of
 from plugins.proxy.chunks import as_stream, collected
 from plugins.proxy.loop import Ask, Loop, Turn
+from plugins.proxy.slots import parallel_slot
 
 Queryable = Callable[[Principal, Sequence[str]], Awaitable[list[tuple[str, str]]]]
 """(id, name) of each of the collections (ids or names) that the principal may query.
@@ -109,7 +111,7 @@ class ChatHooks(CustomLogger):
             async for chunk in response:
                 yield chunk
             return
-        chunks = self._loop(turn, request_data, response).run(response)
+        chunks = self._loop(turn, request_data, response, user_api_key_dict).run(response)
         blind = guardrails.without_stream_hook(request_data)
         sent: list[ModelResponseStream] = []
         try:
@@ -135,16 +137,18 @@ class ChatHooks(CustomLogger):
         if not response.choices[0].message.tool_calls:
             response.model = fallback_of(response) or response.model
             return None
-        answer = await self._collect(replace(turn, wants_usage=True, events=False), data, response)
+        loop = self._loop(replace(turn, wants_usage=True, events=False), data, response, user_api_key_dict)
+        answer = await self._collect(loop, turn, response)
         # Guardrails ran on round one before this hook: they must see what the client will get. The turn
         # is gone, so this does not come here again.
         return await proxy_server.proxy_logging_obj.post_call_success_hook(
             data=data, response=answer, user_api_key_dict=user_api_key_dict
         )
 
-    async def _collect(self, turn: Turn, data: dict[str, Any], first: ModelResponse) -> ModelResponse:
+    async def _collect(self, loop: Loop, turn: Turn, first: ModelResponse) -> ModelResponse:
         try:
-            chunks = [chunk async for chunk in self._loop(turn, data, first).run(as_stream(first))]
+            async with aclosing(loop.run(as_stream(first))) as stream:
+                chunks = [chunk async for chunk in stream]
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, turn.call.request_id) from error
         answer = collected(chunks)
@@ -199,8 +203,8 @@ class ChatHooks(CustomLogger):
         key = data.get("litellm_logging_obj")
         return None if key is None else self._turns.get(key)
 
-    def _loop(self, turn: Turn, data: dict[str, Any], first: Any) -> Loop:
-        return Loop(turn, data["messages"], ask_again(data, fallback_of(first)))
+    def _loop(self, turn: Turn, data: dict[str, Any], first: Any, auth: UserAPIKeyAuth) -> Loop:
+        return Loop(turn, data["messages"], ask_again(data, fallback_of(first)), parallel_slot(auth))
 
     def _come_first(self) -> None:
         """Stand before all guardrails in LiteLLM's callbacks: a stream goes through them in this order."""

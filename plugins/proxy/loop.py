@@ -11,6 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -82,12 +83,20 @@ class Loop:
         turn: The request.
         messages: As they were sent in the first round.
         ask: Calls the model for the later rounds.
+        slot: Entered when the first round is over and tools are to run, left when the answer ends.
     """
 
-    def __init__(self, turn: Turn, messages: Sequence[dict[str, Any]], ask: Ask) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        messages: Sequence[dict[str, Any]],
+        ask: Ask,
+        slot: AbstractAsyncContextManager[None] | None = None,
+    ) -> None:
         self._turn = turn
         self._messages = list(messages)
         self._ask = ask
+        self._slot = slot or nullcontext()
         self._renumber = Renumber(turn.citations.__contains__) if turn.events else None
         self._text: list[str] = []
         self._usage: Usage | None = None
@@ -105,29 +114,32 @@ class Loop:
             BundleError: A later round's model, or the deadline. What the first round's stream raises is
                 LiteLLM's own and passes as it is.
         """
-        stream = first
-        for number in count(1):
-            current = Round(self._turn.is_client)
-            try:
-                while (chunk := await self._next(stream, own=number > 1)) is not None:
-                    self._identify(chunk, stream)
-                    if given := self._shown(current.take(chunk)):
-                        yield self._like(chunk, self._chunk(given))
-            finally:
-                if number > 1:  # the first is LiteLLM's to close
-                    await close(stream)
-            self._usage = total(self._usage, current.usage)
-            if number > self._turn.config.max_rounds or current.client_calls or not current.own_calls:
-                break
-            if self._turn.events:
-                yield self._announce(current, done=False)
-            await self._run_tools(current)
-            if self._turn.events:
-                yield self._announce(current, done=True)
-            stream = await self._ask_again(number < self._turn.config.max_rounds)
-            self._new_round = True
-        for last in self._ending(current):
-            yield last
+        async with AsyncExitStack() as held:
+            stream = first
+            for number in count(1):
+                current = Round(self._turn.is_client)
+                try:
+                    while (chunk := await self._next(stream, own=number > 1)) is not None:
+                        self._identify(chunk, stream)
+                        if given := self._shown(current.take(chunk)):
+                            yield self._like(chunk, self._chunk(given))
+                finally:
+                    if number > 1:  # the first is LiteLLM's to close
+                        await close(stream)
+                self._usage = total(self._usage, current.usage)
+                if number > self._turn.config.max_rounds or current.client_calls or not current.own_calls:
+                    break
+                if number == 1:
+                    await held.enter_async_context(self._slot)
+                if self._turn.events:
+                    yield self._announce(current, done=False)
+                await self._run_tools(current)
+                if self._turn.events:
+                    yield self._announce(current, done=True)
+                stream = await self._ask_again(number < self._turn.config.max_rounds)
+                self._new_round = True
+            for last in self._ending(current):
+                yield last
 
     async def _next(self, stream: Chunks, *, own: bool) -> ModelResponseStream | None:
         """The next chunk; None at the end."""

@@ -81,11 +81,14 @@ def router(
     *,
     limits: LimitsConfig,
     check_format: CheckFormat,
+    page_route: type[Route] = Route,
 ) -> APIRouter:
-    """The routes of documents. ``authenticated`` must not read the request's body: `/add` streams it."""
+    """The routes of documents. ``authenticated`` must not read the request's body: `/add` streams it.
+    ``page_route`` is for what people open in a browser: a document's content, to which citations link."""
     routes = APIRouter(route_class=Route, tags=["documents"])
     _add_upload(routes, documents, authenticated, limits, check_format)
     _add_documents(routes, documents, authenticated)
+    _add_content(routes, documents, authenticated, page_route)
     return routes
 
 
@@ -168,12 +171,15 @@ def _add_documents(
         deleted = await documents.delete(caller, collection, document)
         return Deleted(id=deleted, object="collection.document.deleted")
 
-    @routes.get(
-        path + "/{document}/content",
-        summary="Download a document",
-        response_class=Response,
-        responses={**errors(403, 404), **_CONTENT},
-    )
+
+def _add_content(
+    routes: APIRouter,
+    documents: DocumentService,
+    authenticated: Callable[..., Awaitable[Principal]],
+    page_route: type[Route],
+) -> None:
+    Caller = Annotated[Principal, Depends(authenticated)]  # noqa: N806 - a type
+
     async def document_content(
         caller: Caller, collection: CollectionRef, document: DocumentId
     ) -> FileResponse:
@@ -185,6 +191,16 @@ def _add_documents(
         except FileNotFoundError as error:
             raise UnknownDocument("The original of this document is not kept.") from error
         return FileResponse(original.path, headers=headers, media_type=media_type, stat_result=stat)
+
+    routes.add_api_route(
+        "/v1/collections/{collection}/documents/{document}/content",
+        document_content,
+        methods=["GET"],
+        summary="Download a document",
+        response_class=Response,
+        responses={**errors(403, 404), **_CONTENT},
+        route_class_override=page_route,
+    )
 
 
 def _busy(views: list[DocumentView]) -> bool:

@@ -17,7 +17,9 @@ from crawler.settings import validate
 from crawler.stores import LiteSupervisor
 from crawler.stores.milvus import Milvus
 from crawler.supervisor import Supervisor
-from plugins.api import collections, documents, health, jobs, search, tools
+from plugins.api import auth, collections, documents, health, jobs, search, sign_in, tools
+from plugins.auth._revocations import Revocations
+from plugins.auth._sessions import SessionSource
 from plugins.bundle.check import check_config
 from plugins.bundle.health import Health
 from plugins.bundle.resolve import resolve
@@ -27,14 +29,16 @@ from plugins.collections.documents import DocumentService
 from plugins.collections.originals import Folder
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
+from plugins.collections.standings import Standings
 from plugins.collections.storage import open_store
 from plugins.core.config import Config, folder, load
 from plugins.core.ports import IdentitySource, Parts, Tool
+from plugins.core.resource import name_metadata
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Authenticate
 from plugins.proxy.chat import ChatHooks, ChatParts
 from plugins.proxy.models import RouterEmbed, has_model
-from plugins.proxy.mount import authenticated, is_admin, mount
+from plugins.proxy.mount import authenticated, is_admin, mount, standing_of
 
 
 class Bundle:
@@ -52,11 +56,11 @@ class Bundle:
             raise ConfigError(mistakes)
         found = resolve("plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
         self.sources = [source.plugin(source.settings, source.name) for source in found]
-        self.rights = Rights(config)
+        self.store = open_store(config.storage)
+        self.rights = Rights(config, Standings(self.store, config.collections.privileges_cache_s))
         url = database_url(config.storage)
         migrate(url)
         self.database = Database(url)
-        self.store = open_store(config.storage)
         self.supervisors = children(config, self.store)
         self._open_domain(config)
         self._open_proxy(config)
@@ -82,10 +86,20 @@ class Bundle:
             self.store, self.database, self.sources, self.supervisors, self.catalogue.missing_models
         )
 
+    def _open_sign_in(self, config: Config) -> sign_in.Doors:
+        settings, url = config.identity.sign_in, config.chat.public_base_url
+        by_name = {source.name: source for source in self.sources}
+        sessions = SessionSource(settings, by_name, self.database, url)
+        revocations = Revocations(self.database, settings.revocation_s)
+        return sign_in.Doors(self.sources, sessions, revocations, settings, url)
+
     def _open_proxy(self, config: Config) -> None:
+        doors = self.doors = self._open_sign_in(config)
         self.authenticate = Authenticate(
             self.sources,
             config.identity.allowances,
+            guards=[doors.revocations],
+            sessions=doors.sessions if doors.are_open else None,
             store_credential_header=config.identity.store_credential_header,
         )
         prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
@@ -94,7 +108,11 @@ class Bundle:
         self.routers = [
             collections.router(self.catalogue, authenticated),
             documents.router(
-                self.documents, authenticated, limits=config.limits, check_format=format_check(config)
+                self.documents,
+                authenticated,
+                limits=config.limits,
+                check_format=format_check(config),
+                page_route=sign_in.page_route(doors),
             ),
             jobs.router(self.documents, authenticated),
             search.router(self.searcher, authenticated),
@@ -105,6 +123,8 @@ class Bundle:
                 max_parallel=config.chat.max_parallel_tools,
             ),
             health.router(self.health, is_admin),
+            auth.router(doors, authenticated, standing_of, self.catalogue, self.toolbox),
+            sign_in.router(doors),
         ]
 
     def start(self, app: FastAPI) -> None:
@@ -112,6 +132,7 @@ class Bundle:
         for supervisor in self.supervisors.values():
             supervisor.start()
             atexit.register(supervisor.stop)
+        name_metadata(app, self.doors.public_base_url)
         mount(app, self.routers)
 
 

@@ -68,17 +68,19 @@ class AccessService:
             UnknownCollection: There is none, or the principal has no right to it.
             Forbidden: The principal may not ask for others.
             InvalidRequest: `user` is not a person.
+            Conflict: Its rights are Milvus's own, which only tells of those who ask it themselves.
         """
+        audits = self._rights.decide_audit(principal).allowed
         async with self._database.read() as connection:
-            if self._rights.decide_audit(principal).allowed:
+            if user is not None and audits:
                 record = await self._gate.find(connection, ref)
             else:
                 record = await self._gate.collection(connection, principal, ref, *RIGHTS)
         if user is None:
             return self._explained(record, Known(principal, "request", now()))
-        manages = self._rights.decide(principal, "manage", record).allowed
-        if not manages and not self._rights.decide_audit(principal).allowed:
+        if not audits and not self._rights.decide(principal, "manage", record).allowed:
             raise Forbidden(NEEDS_MANAGE)
+        _check_ours(record)
         return self._explained(record, await self._people.known(user))
 
     def _explained(self, record: CollectionRecord, known: Known) -> EffectiveAccess:

@@ -17,18 +17,35 @@ from crawler.settings import validate
 from crawler.stores import LiteSupervisor
 from crawler.stores.milvus import Milvus
 from crawler.supervisor import Supervisor
-from plugins.api import auth, collections, documents, health, jobs, search, sign_in, tools
+from plugins.api import (
+    access,
+    audit,
+    auth,
+    collections,
+    documents,
+    health,
+    jobs,
+    people,
+    search,
+    sign_in,
+    tools,
+)
+from plugins.api.route import REFUSALS
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import SessionSource
 from plugins.bundle.check import check_config
 from plugins.bundle.health import Health
 from plugins.bundle.resolve import resolve
+from plugins.collections.access import AccessService
+from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
 from plugins.collections.originals import Folder
+from plugins.collections.people import People
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
+from plugins.collections.sightings import Sightings
 from plugins.collections.standings import Standings
 from plugins.collections.storage import open_store
 from plugins.core.config import Config, folder, load
@@ -82,6 +99,8 @@ class Bundle:
         self.toolbox = Toolbox(
             make_tools(config, Parts(self.catalogue, self.searcher)), self.rights.decide_tool
         )
+        known = {source.name: source.directory for source in self.sources if source.directory is not None}
+        self.people = People(self.database, self.rights, known)
         self.health = Health(
             self.store, self.database, self.sources, self.supervisors, self.catalogue.missing_models
         )
@@ -98,7 +117,7 @@ class Bundle:
         self.authenticate = Authenticate(
             self.sources,
             config.identity.allowances,
-            guards=[doors.revocations],
+            guards=[doors.revocations, Sightings(self.database)],
             sessions=doors.sessions if doors.are_open else None,
             store_credential_header=config.identity.store_credential_header,
         )
@@ -122,6 +141,9 @@ class Bundle:
                 timeout_s=config.chat.tool_timeout_s,
                 max_parallel=config.chat.max_parallel_tools,
             ),
+            access.router(AccessService(self.database, self.rights, self.people), authenticated),
+            people.router(self.people, authenticated),
+            audit.router(AuditLog(self.database, self.rights), authenticated),
             health.router(self.health, is_admin),
             auth.router(doors, authenticated, standing_of, self.catalogue, self.toolbox),
             sign_in.router(doors),
@@ -133,6 +155,7 @@ class Bundle:
             supervisor.start()
             atexit.register(supervisor.stop)
         name_metadata(app, self.doors.public_base_url)
+        setattr(app.state, REFUSALS, Refusals(self.database))
         mount(app, self.routers)
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 VERSION = "26.7.3"
 ARTIFACT = f"org.keycloak:keycloak-quarkus-dist:{VERSION}:zip"
@@ -61,6 +61,8 @@ class Server:
     password: str = field(repr=False)
     process: subprocess.Popen[bytes] | None = None
     """None for a server that somebody else runs."""
+    log: Path | None = None
+    """Its output, with a line for each request."""
 
     def create_realm(self, realm: dict[str, Any]) -> None:
         """Raises urllib.error.HTTPError (409 where there is one of that name)."""
@@ -98,12 +100,12 @@ def realm(name: str = "", proxy: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def server(port: int = 0, log: IO[bytes] | None = None) -> Iterator[Server]:
+def server(log: Path, port: int = 0) -> Iterator[Server]:
     """Start Keycloak with an empty database in memory, on loopback only; end it in any case.
 
     Args:
+        log: The file that its output goes to, with a line for each request.
         port: 0 = a free one.
-        log: Where its output goes; by default nowhere.
 
     Raises:
         Unavailable: Something is missing, or it did not start in time.
@@ -112,16 +114,17 @@ def server(port: int = 0, log: IO[bytes] | None = None) -> Iterator[Server]:
     url, password = f"http://127.0.0.1:{port}", secrets.token_urlsafe(16)
     command, environment = prepared(port)
     environment |= {"KC_BOOTSTRAP_ADMIN_USERNAME": "admin", "KC_BOOTSTRAP_ADMIN_PASSWORD": password}
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=log or subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
-        running = Server(url, "admin", password, process)
+        running = Server(url, "admin", password, process, log)
         wait_until_ready(running, process)
         yield running
     finally:
@@ -134,7 +137,7 @@ def prepared(port: int) -> tuple[list[str], dict[str, str]]:
     if shutil.which("mvn") and (java_version() or 0) >= JAVA:
         options = ["--optimized", "--http-enabled=true", f"--hostname={url}", "--http-host=127.0.0.1"]
         # without a local cache at run time it opens a port for its cluster on all addresses
-        options += [f"--http-port={port}", "--cache=local"]
+        options += [f"--http-port={port}", "--cache=local", "--http-access-log-enabled=true"]
         return ["bash", str(installed() / "bin" / "kc.sh"), "start", *options], {"JAVA_OPTS": JAVA_OPTS}
     for engine in ("docker", "podman"):
         if shutil.which(engine) and _succeeds([engine, "info"]):
@@ -210,7 +213,9 @@ def wait_until_ready(running: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise Unavailable(f"Keycloak ended with status {process.returncode} when it was started.")
+            raise Unavailable(
+                f"Keycloak ended with status {process.returncode} when it was started; --log FILE says why."
+            )
         try:
             # the admin is made last, after the ports are open
             running.token()
@@ -270,7 +275,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A real Keycloak on loopback, for trying out.")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--proxy", default="http://127.0.0.1:4000", help="where the LiteLLM proxy listens")
-    parser.add_argument("--log", type=Path, help="the file that Keycloak's output goes to")
+    parser.add_argument(
+        "--log", type=Path, default=os.devnull, help="the file that Keycloak's output goes to"
+    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     made = realm(proxy=given.proxy)
@@ -278,7 +285,7 @@ def main() -> None:
         "Starting Keycloak (the first time it is fetched and built, which takes some minutes) ...", flush=True
     )
     try:
-        with (given.log or Path(os.devnull)).open("wb") as log, server(given.port, log) as running:
+        with server(given.log, given.port) as running:
             running.create_realm(made)
             print(guide(running, made), flush=True)
             if running.process is not None:

@@ -56,6 +56,10 @@ class Kind:
             raise Unauthenticated(f"The {self.name} lacks the claim `{error.claim}`.") from error
         except ClaimError as error:
             raise Unauthenticated(self._wrong(error.claim)) from error
+        for name in ("iss", "sub", "typ"):
+            # the registry also takes a list that has the value
+            if not isinstance(claims.get(name, ""), str):
+                raise Unauthenticated(self._wrong(name))
         if not self._is_it(claims):
             raise Unauthenticated(self.other)
 

@@ -90,6 +90,8 @@ async def test_an_issuer_without_keycloaks_typ_claim_is_accepted(source: Oidc, s
         ({"iss": "http://evil.test/realms/rag"}, "issued by another issuer"),
         ({"iss": None}, "lacks the claim `iss`"),
         ({"sub": None}, "lacks the claim `sub`"),
+        ({"sub": 7}, "claim `sub` is not valid"),
+        ({"typ": ["Bearer"]}, "not an access token"),
         ({"typ": "ID"}, "not an access token"),
         ({"typ": "Refresh"}, "not an access token"),
         ({"typ": "Logout"}, "not an access token"),

@@ -96,11 +96,10 @@ class Revocations:
             raise IdentityUnavailable from error
 
     async def _read_new(self) -> None:
-        began = time.monotonic()
-        new = revocations.c.expires_at > self._newest - OVERLAP_S
+        began, now = time.monotonic(), time.time()
+        new = revocations.c.expires_at > max(self._newest - OVERLAP_S, now)
         async with self._database.read() as connection:
             found: list[Any] = list(await connection.execute(select(revocations).where(new)))
-        now = time.time()
         self._known = {key: row for key, row in self._known.items() if row.expires_at > now}
         for row in found:
             self._learn(row.key, _Revocation(row.before, row.expires_at))

@@ -153,7 +153,7 @@ def handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
             form = {name: values[0] for name, values in parse_qs(content).items()}
             bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
             status, body = issuer.answer(self.path, form, bearer)
-            encoded = json.dumps(body).encode()
+            encoded = b"" if status == 204 else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(encoded)))

@@ -1,0 +1,46 @@
+"""What signing in takes, over a real database and a real issuer, as one process has it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from plugins.api.sign_in import Doors
+from plugins.auth._revocations import Revocations
+from plugins.auth._sessions import COOKIE, SessionSource
+from plugins.collections.database import Database, database_url, migrate
+from plugins.core.config import SignInConfig, StorageConfig
+from plugins.core.identity import Credential
+from plugins.core.ports import IdentitySource
+from tests.support.keycloak_issuer import CLIENT, KeycloakIssuer
+from tests.support.oidc import source_for
+
+BASE = "https://proxy.example.test"
+
+
+@asynccontextmanager
+async def doors(
+    folder: Path, realm: KeycloakIssuer, settings: SignInConfig | None = None, base: str = BASE
+) -> AsyncIterator[Doors]:
+    """Those of one process; more of them over the same folder are other processes."""
+    url = database_url(StorageConfig(data_dir=folder / "data"))
+    migrate(url)
+    database, settings = Database(url), settings or SignInConfig()
+    sources: list[IdentitySource[Any]] = [source_for(realm, **CLIENT)]
+    sessions = SessionSource(settings, {source.name: source for source in sources}, database, base)
+    revocations = Revocations(database, settings.revocation_s)
+    try:
+        yield Doors(sources, sessions, revocations, settings, base)
+    finally:
+        await revocations.close()
+        for source in sources:
+            await source.close()
+        await database.close()
+
+
+def with_cookie(value: str, method: str = "GET", **headers: str) -> Credential:
+    """A request with a session's cookie, by default as an old browser opens an address."""
+    sent = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Credential(None, {"cookie": f"token=x; {COOKIE}={value}; a=b", **sent}, "127.0.0.1", method)

@@ -11,21 +11,27 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
+from pydantic import SecretStr
 from sqlalchemy import and_, update
 
 from crawler.contracts import Audience, Capabilities, Document, Hit, Metric, Query, Retrieval, Store
 from crawler.contracts import Source as CrawlSource
 from crawler.errors import UnsupportedFormat
 from crawler.settings import Settings
-from plugins.api import collections, documents, health, jobs, search, tools
+from plugins.api import access, audit, collections, documents, health, jobs, people, search, tools
+from plugins.api.route import REFUSALS
 from plugins.collections import tables
+from plugins.collections.access import AccessService
+from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
 from plugins.collections.originals import Folder
+from plugins.collections.people import People
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.core.config import (
+    AuditConfig,
     CollectionsConfig,
     Config,
     Creation,
@@ -37,6 +43,7 @@ from plugins.core.config import (
 from plugins.core.config import Source as IdentityEntry
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Principal
+from plugins.core.logs import about
 from plugins.core.ports import HealthReport, Parts, Search
 from plugins.core.toolbox import Toolbox
 from plugins.tools.list_collections import ListCollections, ListCollectionsSettings
@@ -52,9 +59,17 @@ class NoStore(Store[Settings]):
     async def capabilities(self) -> Capabilities:
         return Capabilities(version="0", hybrid=True, embedded=True)
 
-    async def create(self, name: str, *, dimension: int, metric: Metric, retrieval: Retrieval) -> None: ...
+    async def create(
+        self,
+        name: str,
+        *,
+        dimension: int,
+        metric: Metric,
+        retrieval: Retrieval,
+        credential: SecretStr | None = None,
+    ) -> None: ...
 
-    async def drop(self, name: str) -> None: ...
+    async def drop(self, name: str, *, credential: SecretStr | None = None) -> None: ...
 
     async def write(self, document: Document) -> int:
         return 0
@@ -89,7 +104,9 @@ async def authenticated(request: Request) -> Principal:
     user = request.headers.get("x-user")
     if user is None:
         raise Unauthenticated
-    return Principal(source="local", subject=user, username=user)
+    principal = Principal(source="local", subject=user, username=user)
+    about(user_id=principal.user_id)
+    return principal
 
 
 async def is_admin(request: Request) -> bool:
@@ -168,6 +185,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         folder=tmp_path,
         identity=IdentityConfig(sources=[IdentityEntry(use="api_keys", name="local")]),
         collections=CollectionsConfig(create=[Creation(subjects=["user:alice"])]),
+        audit=AuditConfig(readers=["user:auditor"]),
         tools=[
             ToolEntry(use="search_documents", allow=["*"]),
             ToolEntry(use="list_collections", allow=["user:alice"]),
@@ -180,8 +198,12 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     )
     service = DocumentService(database, rights, Folder(tmp_path / "data"), {"default": {}})
     wellness = FixedHealth()
-    routers = routers_of(catalogue, service, rights, found, wellness)
+    routers = [
+        *routers_of(catalogue, service, rights, found, wellness),
+        *security_routers(database, rights),
+    ]
     app = FastAPI()
+    setattr(app.state, REFUSALS, Refusals(database))
     for routes in routers:
         app.include_router(routes)
     searching = FastAPI()
@@ -216,4 +238,13 @@ def routers_of(
         jobs.router(service, authenticated),
         tools.router(toolbox, authenticated, timeout_s=5, max_parallel=2),
         health.router(wellness, is_admin),
+    ]
+
+
+def security_routers(database: Database, rights: Rights) -> list[APIRouter]:
+    known = People(database, rights, {})
+    return [
+        access.router(AccessService(database, rights, known), authenticated),
+        people.router(known, authenticated),
+        audit.router(AuditLog(database, rights), authenticated),
     ]

@@ -67,6 +67,13 @@ async def test_the_routes_are_those_of_the_contract(server: Server) -> None:
         "GET /v1/jobs/{job}",
         "GET /v1/tools",
         "POST /v1/tools",
+        f"GET {one}/access",
+        f"PUT {one}/access",
+        f"GET {one}/access/effective",
+        "GET /v1/users",
+        "GET /v1/roles",
+        "GET /v1/audit",
+        "GET /v1/audit/export",
         "GET /health/collections",
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from crawler.errors import ConfigError
 from crawler.settings import read_yaml
 from plugins.bundle.resolve import resolve
 from plugins.collections.rights import Rights
-from plugins.collections.storage import open_store
+from plugins.collections.storage import check_store
 from plugins.core.config import Config, load, locate
 from plugins.core.errors import InvalidRequest
 from plugins.core.identity import canonical_subject
@@ -26,24 +25,30 @@ HOOKS = "plugins.entry.hooks"
 
 def check(folder: Path, proxy_config: Path | None) -> list[str]:
     """Every mistake in our folder and in what LiteLLM's YAML says of us; empty when there is none."""
-    mistakes: list[str] = []
-    wrong: set[str] = set()
-    config: Config | None = None
-    try:
-        config = load(folder)
-    except ConfigError as error:
-        mistakes += error.mistakes
-        wrong = {
-            key for key in Config.model_fields for line in mistakes if re.search(rf": {key}[.\[:]", line)
-        }
-        with suppress(ConfigError):  # what is right by itself may be wrong to the parts
-            config = load(folder, wrong)
-            wrong |= set(Config.model_fields) - set(config.files)  # they may be in a file that is no YAML
+    config, mistakes, wrong = readable(folder)
     if config:
         mistakes += check_config(config, wrong)
     if proxy_config:
         mistakes += check_proxy(proxy_config, set(config.chat.profiles) if config and not wrong else None)
     return mistakes
+
+
+def readable(folder: Path) -> tuple[Config | None, list[str], set[str]]:
+    """What of our folder can be read, the mistakes of the rest, and the keys that are left out for them."""
+    try:
+        return load(folder), [], set()
+    except ConfigError as error:
+        mistakes = error.mistakes
+    wrong = {key for key in Config.model_fields for line in mistakes if re.search(rf": {key}[.\[:]", line)}
+    try:
+        config = load(folder, wrong)  # what is right by itself may be wrong to the parts
+    except ConfigError:
+        return None, mistakes, wrong
+    return (
+        config,
+        mistakes,
+        wrong | set(Config.model_fields) - set(config.files),
+    )  # may be in a file that is no YAML
 
 
 def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
@@ -62,7 +67,7 @@ def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
             mistakes.extend(locate(line, config.files, config.folder) for line in error.mistakes)
 
     attempt(resolve, "plugins.tools", Tool, config.tools, "tools")
-    attempt(open_store, config.storage)
+    attempt(check_store, config)
     if "identity" not in left_out:
         sources = config.identity.sources
         attempt(resolve, "plugins.auth", IdentitySource, sources, "identity.sources")

@@ -176,9 +176,7 @@ class CollectionCatalogue:
                 "To create a collection here you need a Milvus credential of your own; ask the operator how "
                 "to send it."
             )
-        standing = await self._rights.standing(principal)
-        if standing.problem is not None:
-            raise standing.problem
+        (await self._rights.standing(principal)).check()
         if name in await self._store.names():
             await self._check_taken(principal, name)
             raise Conflict("There is already a collection of this name in Milvus.", param="name")

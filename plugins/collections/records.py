@@ -8,7 +8,7 @@ import unicodedata
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from sqlalchemy import Row, and_, select
@@ -64,6 +64,8 @@ class CollectionRecord:
     written_at: float
     adopted: dict[str, Any] | None = None
     grants: Grants = field(default_factory=dict)
+    held: frozenset[Right] = frozenset()
+    """The rights that Milvus gives the principal it was looked up for; of the kind `milvus` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +169,54 @@ class Gate:
             UnknownCollection: There is none, or the principal has no right to it at all.
             Forbidden: The principal has rights to it, but none of these.
         """
-        record = await self.find(connection, ref)
+        try:
+            record = await self.as_seen(principal, await self.find(connection, ref))
+        except UnknownCollection:
+            await self._credential_is_good(connection, principal)
+            raise
         if not self.rights.permissions(principal, record):
+            await self._credential_is_good(connection, principal)
             raise UnknownCollection
         if not any(self.rights.decide(principal, right, record).allowed for right in any_of):
             raise Forbidden(f"This needs the right `{any_of[0]}` to the collection, which you do not have.")
         return record
 
+    async def prepare(self, principal: Principal) -> None:
+        """Ask what is needed to judge the principal, so that it need not be asked inside a transaction."""
+        if self.rights.milvus:
+            await self.rights.standing(principal)
+
+    async def as_seen(self, principal: Principal, record: CollectionRecord) -> CollectionRecord:
+        """The record with the rights that Milvus gives the principal, where it is Milvus that gives them."""
+        if record.kind != "milvus":
+            return record
+        standing = await self.rights.standing(principal, since=record.written_at)
+        return replace(record, held=standing.rights(record.store_name))
+
+    async def _credential_is_good(self, connection: AsyncConnection, principal: Principal) -> None:
+        """Whether a collection was not found is only said to who could be told apart: else a wrong
+        credential would learn which names Milvus guards.
+
+        Raises:
+            CredentialRefused: Milvus does not accept the principal's credential.
+            StoreUnavailable: That cannot be asked.
+        """
+        if principal.store_credential is None:
+            return
+        table = tables.collections
+        guarded = select(table.c.id).where(table.c.kind == "milvus", table.c.state == "ready").limit(1)
+        if self.rights.milvus or (await connection.execute(guarded)).one_or_none() is not None:
+            (await self.rights.standing(principal)).check()
+
     async def collections(
         self, connection: AsyncConnection, principal: Principal, right: Right
     ) -> list[CollectionRecord]:
-        """All collections on which the principal holds the right, by name; with the principal's grants."""
+        """All collections on which the principal holds the right, by name; with the principal's grants.
+
+        Raises:
+            CredentialRefused: Some are Milvus's to judge, and it does not accept the principal's credential.
+            StoreUnavailable: Some are Milvus's to judge, and it cannot be asked.
+        """
         table, grants = tables.collections, tables.grants
         held: dict[str, dict[Right, frozenset[str]]] = {}
         joined = table.join(
@@ -188,5 +227,8 @@ class Gate:
             of_it = held.setdefault(row.collection_id, {})
             of_it[row.right] = of_it.get(row.right, frozenset()) | {row.subject}
         ready = select(table).where(table.c.state == "ready").order_by(table.c.name)
-        records = [collection_record(row, held.get(row.id, {})) for row in await connection.execute(ready)]
+        found = [collection_record(row, held.get(row.id, {})) for row in await connection.execute(ready)]
+        if any(record.kind == "milvus" for record in found):
+            await self._credential_is_good(connection, principal)
+        records = [await self.as_seen(principal, record) for record in found]
         return [record for record in records if self.rights.decide(principal, right, record).allowed]

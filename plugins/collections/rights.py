@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
+from plugins.collections.standings import NOBODY, Standing, Standings
 from plugins.core.config import Config
 from plugins.core.errors import ConfigError, InvalidRequest
 from plugins.core.identity import RIGHTS, Decision, Principal, Right, canonical_subject
@@ -26,6 +27,9 @@ class Guarded(Protocol):
     def kind(self) -> str: ...
     @property
     def grants(self) -> Grants: ...
+    @property
+    def held(self) -> frozenset[Right]:
+        """What the vector store itself gives the caller; empty where it was not asked."""
 
 
 class _Rule(NamedTuple):
@@ -35,14 +39,26 @@ class _Rule(NamedTuple):
 
 
 class Rights:
-    """Who may do what, from the YAML's policy and each collection's own grants. Default: nothing."""
+    """Who may do what. Default: nothing.
 
-    def __init__(self, config: Config) -> None:
+    For a collection of the kind `bundle` the YAML's policy and the collection's own grants say so; for one of
+    the kind `milvus`, Milvus's own roles alone.
+    """
+
+    def __init__(self, config: Config, standings: Standings | None = None) -> None:
         """Read the policy, the tools' allow lists and the names of the identity sources.
+
+        Args:
+            config: The configuration.
+            standings: What the vector store's own rights are; without it nobody has any.
 
         Raises:
             ConfigError: With a line for every subject that is none.
         """
+        self._standings = standings
+        kinds = {config.collections.rights, *(entry.rights for entry in config.collections.adopt)}
+        self.milvus = "milvus" in kinds
+        """Whether there may be collections whose rights are Milvus's."""
         sources = config.identity.sources
         self._sources = frozenset(source.name or source.use.rpartition(".")[2] for source in sources)
         mistakes: list[str] = []
@@ -82,7 +98,17 @@ class Rights:
         return self._sources
 
     def decide(self, principal: Principal, right: Right, collection: Guarded) -> Decision:
-        """Whether the principal holds the right; `manage` implies every other."""
+        """Whether the principal holds the right.
+
+        In a collection of the kind `bundle`, `manage` implies every other. In one of the kind `milvus` none
+        implies another: nobody gets more through us than Milvus gives them.
+        """
+        if collection.kind == "milvus":
+            allowed = right in collection.held
+            say = "grant" if allowed else "do not grant"
+            return Decision(
+                allowed=allowed, rule=f"Milvus's roles {say} {right} to the caller's own credential"
+            )
         if collection.kind != "bundle" or collection.name is None:
             return Decision(allowed=False, rule="the collection does not take its rights from here")
         wanted: tuple[Right, ...] = (right,) if right == "manage" else (right, "manage")
@@ -96,6 +122,10 @@ class Rights:
             if decision.allowed:
                 return decision
         return Decision(allowed=False, rule=f"nothing grants {right}")
+
+    async def standing(self, principal: Principal, since: float = 0.0) -> Standing:
+        """What the vector store itself lets the principal do, asked at `since` or later. Does not raise."""
+        return NOBODY if self._standings is None else await self._standings.of(principal, since)
 
     def permissions(self, principal: Principal, collection: Guarded) -> list[Right]:
         """The rights that the principal holds, in the order of `RIGHTS`."""

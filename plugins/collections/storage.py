@@ -8,7 +8,7 @@ from crawler import registry
 from crawler.contracts import Store
 from crawler.errors import ConfigError
 from crawler.settings import validate
-from plugins.core.config import StorageConfig
+from plugins.core.config import Config, StorageConfig
 
 STORE_FOLDER = "store"
 """Under the data directory: where the embedded store lives."""
@@ -30,3 +30,20 @@ def open_store(storage: StorageConfig) -> Store[Any]:
     if "uri" in model.model_fields:
         settings = {"uri": str(storage.data_dir.absolute() / STORE_FOLDER), **settings}
     return plugin(validate(model, settings, "storage.store"))
+
+
+def check_store(config: Config) -> None:
+    """Whether there is the store, and it can do what `collections.rights` and `collections.adopt` say.
+
+    Raises:
+        ConfigError: As `open_store`; or it has no users and no collections of others: it is the embedded one.
+    """
+    if open_store(config.storage).has_rights:
+        return
+    needed = "needs a Milvus server: set `storage.store.uri`; the embedded store has no users of its own"
+    entries = enumerate(config.collections.adopt)
+    mistakes = [f"collections.adopt[{number}]: {needed}" for number, _ in entries]
+    if config.collections.rights == "milvus":
+        mistakes.insert(0, f"collections.rights: `milvus` {needed}")
+    if mistakes:
+        raise ConfigError(mistakes)

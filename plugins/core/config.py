@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SecretStr
 
-from crawler.contracts import FieldType, Metric
+from crawler.contracts import FieldType, Layout, Metric
 from crawler.errors import ConfigError
 from crawler.settings import Settings, read_yaml, validate
 from plugins.core.identity import SOURCE_NAME
@@ -119,7 +119,30 @@ class Creation(Settings):
     """Subjects: `user:<source>/<name>`, `group:<source>/<path>`, `role:<source>/<name>` or `*`."""
 
 
+class Adoption(Settings):
+    """Collections that others made in Milvus, to be listed and searched here; read only."""
+
+    names: str = Field(min_length=1)
+    """A shell pattern of their names in Milvus: `legacy_*`."""
+    rights: Literal["bundle", "milvus"] = "bundle"
+    """Who says what one may do with them: this file's `policy`, or Milvus's own roles."""
+    embedding_model: str = Field(min_length=1)
+    """The model name of this proxy that their vectors were computed with."""
+    fields: Layout
+    """Which of their fields holds what: `text` and `vector`, and where there are `metadata` (JSON), `source`,
+    `title`, `page` and `id` (the primary key)."""
+    metric: Metric | None = None
+    """How their vectors are compared, to be sure; by default what their index says."""
+
+
 class CollectionsConfig(Settings):
+    rights: Literal["bundle", "milvus"] = "bundle"
+    """Who says what one may do with new collections: `policy` and their own grants, or Milvus's own roles, by
+    the caller's Milvus credential (needs a Milvus server)."""
+    privileges_cache_s: float = Field(default=30.0, ge=0, le=60)
+    """How long what Milvus says of a caller's roles counts, in seconds."""
+    adopt: list[Adoption] = []
+    """Collections that others made in Milvus; the first entry that matches a name counts."""
     policy: list[Policy] = []
     """Rights by the name of a collection; they add to what each collection grants itself."""
     create: list[Creation] = []

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from fastapi import Request
@@ -35,6 +36,12 @@ UNKNOWN_KEY = "This key is not known. Check that it is whole, or sign in again."
 UNKNOWN_ISSUER = (
     "The access token is malformed, or was issued by another issuer than those that this server trusts."
 )
+
+
+TAKEN = "collections.store_credential"
+"""Where the ASGI scope keeps a credential that was taken out of the headers."""
+_store_credential: ContextVar[SecretStr | None] = ContextVar("store_credential", default=None)
+"""Of the request at hand, for a caller whom LiteLLM checks itself."""
 
 
 class PrincipalAuth(UserAPIKeyAuth):
@@ -115,14 +122,16 @@ class Authenticate:
             raise Refusal(IdentityUnavailable(), identifier) from None
 
     async def _judged(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
+        given = _take(request, self._header)
+        _store_credential.set(given)
         try:
-            credential = _credential(request, api_key)
-            principal = await self.principal(credential)
+            principal = await self.principal(_credential(request, api_key))
         except HandBack:
             return _handed_back(api_key)
         for guard in self._guards:
             await guard(principal)
-        principal = self.with_store_credential(principal, credential.headers)
+        if given is not None:
+            principal = principal.model_copy(update={"store_credential": given})
         about(user_id=principal.user_id)
         return self._allowed(principal)
 
@@ -143,11 +152,6 @@ class Authenticate:
             raise Unauthenticated
         looks_like_jwt = JWT.fullmatch(credential.bearer.get_secret_value())
         raise Unauthenticated(UNKNOWN_ISSUER if looks_like_jwt else UNKNOWN_KEY)
-
-    def with_store_credential(self, principal: Principal, headers: Mapping[str, str]) -> Principal:
-        """The principal with the Milvus credential of the configured header, where one is sent."""
-        given = headers.get(self._header) if self._header else None
-        return principal.model_copy(update={"store_credential": SecretStr(given)}) if given else principal
 
     def _allowed(self, principal: Principal) -> PrincipalAuth:
         found = (entry for subjects, entry in self._allowances if subjects & principal.subjects)
@@ -205,6 +209,7 @@ def principal_of(auth: UserAPIKeyAuth) -> Principal:
         email=auth.user_email,
         groups=frozenset({auth.team_id} if auth.team_id else ()),
         roles=frozenset({auth.user_role.value} if auth.user_role else ()),
+        store_credential=_store_credential.get(),
     )
 
 
@@ -216,6 +221,21 @@ def _key_metadata(entry: Allowance) -> dict[str, Any]:
         "spend_logs_metadata": dict(entry.metadata),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _take(request: Request, header: str) -> SecretStr | None:
+    """The caller's Milvus credential, taken out of the request: LiteLLM logs headers, and may be told to
+    forward them to models."""
+    if not header:
+        return None
+    value = request.headers.get(header)
+    if value is not None:
+        name = header.encode()
+        for pairs in (request.headers.raw, request.scope["headers"]):
+            pairs[:] = [pair for pair in pairs if pair[0].lower() != name]
+        request.scope[TAKEN] = SecretStr(value)
+    taken: SecretStr | None = request.scope.get(TAKEN)
+    return taken
 
 
 def _handed_back(key: str) -> str:

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from crawler.errors import StoreCapability
 from crawler.settings import Settings
 
 C = TypeVar("C", bound=Settings)
@@ -201,13 +202,70 @@ Audience = frozenset[str]
 """The audience keys that admit a caller. Every read of the store takes one, and has no default for it."""
 
 
+class Layout(Frozen):
+    """Which fields hold what in a collection that others made."""
+
+    id: str | None = None
+    """The primary key, by default the one of the schema."""
+    text: str
+    vector: str
+    metadata: str | None = None
+    """A JSON object."""
+    source: str | None = None
+    """Where the passage is from: a file name or an address."""
+    title: str | None = None
+    page: str | None = None
+
+
+class Outline(Frozen):
+    """What the embeddings of a collection that others made are."""
+
+    dimension: int
+    metric: Metric
+
+
+class ForeignHit(Frozen):
+    """A passage of a collection that others made. It has no document and no audience."""
+
+    id: str
+    content: str = Field(repr=False)
+    source: str | None = None
+    title: str | None = None
+    page: int | None = None
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    score: float = 0.0
+    """As of :class:`Hit` for the ranker `dense`."""
+
+
+StoreRight = Literal["discover", "query", "add", "manage"]
+
+
+class Privileges(Frozen):
+    """What a user of the store may do, as the store's own roles say."""
+
+    rights: dict[str, frozenset[StoreRight]] = Field(default_factory=dict)
+    """By the physical name of a collection; ``*`` = every collection."""
+    create: bool = False
+
+    def on(self, name: str) -> frozenset[StoreRight]:
+        """The rights to the collection ``name``."""
+        return self.rights.get(name, frozenset()) | self.rights.get("*", frozenset())
+
+
 class Store(ABC, Generic[C]):
     """Where passages live: the only part that knows the vector database.
 
     One object per process and event loop; connections are opened at first use.
     All methods raise :class:`StoreUnavailable` when the database cannot be reached and
     :class:`StoreRefused` when it refuses.
+
+    Methods with a ``credential`` act as whoever it belongs to, and raise :class:`CredentialRefused` when the
+    database does not accept it and :class:`StoreDenied` when its holder may not do this. Without one they
+    act as this service.
     """
+
+    has_rights = False
+    """Whether it has users and rights of its own, which ``visible`` and ``privileges`` tell."""
 
     def __init__(self, settings: C) -> None:
         self.settings = settings
@@ -216,11 +274,19 @@ class Store(ABC, Generic[C]):
     async def capabilities(self) -> Capabilities: ...
 
     @abstractmethod
-    async def create(self, name: str, *, dimension: int, metric: Metric, retrieval: Retrieval) -> None:
+    async def create(
+        self,
+        name: str,
+        *,
+        dimension: int,
+        metric: Metric,
+        retrieval: Retrieval,
+        credential: SecretStr | None = None,
+    ) -> None:
         """Make the collection ``name``; harmless when it exists with the same shape."""
 
     @abstractmethod
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: str, *, credential: SecretStr | None = None) -> None:
         """Drop the collection; harmless when there is none."""
 
     @abstractmethod
@@ -251,6 +317,41 @@ class Store(ABC, Generic[C]):
         limit: int = 1000,
     ) -> list[Hit]:
         """The passages of one revision of a document in their order, optionally of a page span."""
+
+    async def visible(self, credential: SecretStr) -> frozenset[str]:
+        """The collections that the credential's holder sees, asked as that holder.
+
+        Raises:
+            StoreCapability: The database does not tell people apart.
+        """
+        raise StoreCapability("This vector store has no users of its own.")
+
+    async def privileges(self, credential: SecretStr) -> Privileges:
+        """What the credential's holder may do, asked as this service. The credential itself is not checked:
+        ask ``visible`` first."""
+        raise StoreCapability("This vector store has no users of its own.")
+
+    async def names(self) -> frozenset[str]:
+        """All collections, whoever made them."""
+        raise StoreCapability("This vector store cannot list its collections.")
+
+    async def outline(self, name: str, layout: Layout) -> Outline:
+        """What a collection that others made is.
+
+        Raises:
+            StoreMismatch: It does not have these fields, or it is one of ours.
+        """
+        raise StoreCapability("This vector store has no collections of others.")
+
+    async def search_foreign(
+        self, name: str, layout: Layout, vector: Sequence[float], limit: int
+    ) -> list[ForeignHit]:
+        """The best passages of a collection that others made, whoever asks: it knows no audiences.
+
+        Raises:
+            StoreMismatch: It does not have these fields, or it is one of ours.
+        """
+        raise StoreCapability("This vector store has no collections of others.")
 
     @abstractmethod
     async def ping(self) -> None:

@@ -11,7 +11,10 @@
     + StoreError             the vector store
       + StoreUnavailable     it cannot be reached (or is starting)
       + StoreRefused         it answered, and said no
+      + StoreMismatch        a collection that others made is not as the settings say
       + StoreCapability      it cannot do what the collection needs
+      + StoreDenied          its own rights do not allow this to the caller
+      + CredentialRefused    it does not accept the caller's credential
     ConfigError              settings that cannot be used; lists every mistake
 
 A class's docstring is its public message unless one is given; the cause is kept as
@@ -94,6 +97,25 @@ class StoreRefused(StoreError):
     """The vector store refused this."""
 
     code = "store_refused"
+
+
+class StoreMismatch(StoreError):
+    """This collection is not as the settings say it is. Tell the operator."""
+
+    code = "store_mismatch"
+
+
+class StoreDenied(StoreError):
+    """The vector store's own rights do not allow you to do this. Ask whoever manages its roles."""
+
+    code = "store_denied"
+
+
+class CredentialRefused(StoreError):
+    """The vector store does not accept your credential for it. Check its user and password, and sign in again
+    where it comes with your token."""
+
+    code = "store_credential_refused"
 
 
 class StoreCapability(StoreError):

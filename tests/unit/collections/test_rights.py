@@ -29,6 +29,7 @@ class Shelf:
     name: str | None = "hr-handbook"
     kind: str = "bundle"
     grants: Grants = field(default_factory=dict)
+    held: frozenset[Right] = frozenset()
 
 
 def rights(

@@ -9,9 +9,17 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
+from pydantic import SecretStr
 from pymilvus import AsyncMilvusClient, MilvusException  # type: ignore[import-untyped]
 
-from crawler.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
+from crawler.errors import (
+    ConfigError,
+    CredentialRefused,
+    StoreDenied,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from crawler.stores._embedded import private_directory, socket_path
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ NOT_CONNECTED = 2
 OLD_NOT_FOUND, NOT_FOUND = 4, 100
 RATE_LIMIT = 8
 NOT_LOADED = 101
+NOT_AUTHENTICATED, NOT_PERMITTED = 1400, 1401
 
 _UNAVAILABLE = frozenset(
     {
@@ -41,28 +50,60 @@ class Connection:
     """The client of one event loop.
 
     pymilvus opens a new channel by itself when a call finds the old one broken.
+
+    Args:
+        make: Makes the client.
+        timeout_s: Of one request.
+        of_caller: It has the credential of a caller, whom the server may refuse. That it refuses ours is a
+            mistake of the settings, which is not for callers to hear of.
     """
 
-    def __init__(self, make: Callable[[], AsyncMilvusClient], timeout_s: float) -> None:
+    def __init__(
+        self, make: Callable[[], AsyncMilvusClient], timeout_s: float, *, of_caller: bool = False
+    ) -> None:
         self._make = make
         self._timeout_s = timeout_s
+        self._of_caller = of_caller
         self._client: AsyncMilvusClient | None = None
         self._opening = asyncio.Lock()
+        self._running = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request runs."""
+        return self._running == 0
 
     async def call(self, request: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
         """The answer to ``request``.
 
         Raises:
             StoreUnavailable: No connection, or no answer in time.
-            StoreRefused: The server said no.
+            CredentialRefused: The server does not accept the caller's user and password.
+            StoreDenied: The server's rights do not allow it to the caller.
+            StoreRefused: The server said no for another reason, or to this service.
         """
+        self._running += 1
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await request(self._client or await self._open())
         except TimeoutError as error:
             raise StoreUnavailable from error
         except (grpc.RpcError, MilvusException) as error:
-            raise translated(error) from error
+            found = translated(error)
+            ours = isinstance(found, CredentialRefused | StoreDenied) and not self._of_caller
+            raise (StoreRefused() if ours else found) from error
+        finally:
+            self._running -= 1
+
+    async def loaded(self, name: str, request: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
+        """The answer to ``request`` of a collection; one that was released is loaded first."""
+        try:
+            return await self.call(request)
+        except StoreRefused as error:
+            if code(error) != NOT_LOADED:
+                raise
+        await self.call(lambda client: client.load_collection(name))
+        return await self.call(request)
 
     async def _open(self) -> AsyncMilvusClient:
         async with self._opening:
@@ -87,10 +128,25 @@ def code(error: BaseException | None) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def unimplemented(error: StoreError) -> bool:
+    """Whether the server does not know this call at all."""
+    return _grpc_status(error.__cause__) is grpc.StatusCode.UNIMPLEMENTED
+
+
+def denied(error: StoreError) -> bool:
+    """Whether the server's rights do not allow it."""
+    status = _grpc_status(error.__cause__)
+    return status is grpc.StatusCode.PERMISSION_DENIED or code(error) == NOT_PERMITTED
+
+
 def translated(error: grpc.RpcError | MilvusException) -> StoreError:
     """Our error; pymilvus reports an unreachable server and a refused password with the same code, and
     which it was only in the gRPC error that it came from."""
-    status = _grpc_status(error)
+    status, number = _grpc_status(error), getattr(error, "code", None)
+    if status is grpc.StatusCode.UNAUTHENTICATED or number == NOT_AUTHENTICATED:
+        return CredentialRefused()
+    if status is grpc.StatusCode.PERMISSION_DENIED or number == NOT_PERMITTED:
+        return StoreDenied()
     if status is not None:
         return StoreUnavailable() if status in _UNAVAILABLE else StoreRefused()
     if not isinstance(error, MilvusException):
@@ -111,8 +167,12 @@ def _grpc_status(error: BaseException | None) -> grpc.StatusCode | None:
     return None
 
 
-def open_client(settings: MilvusSettings) -> AsyncMilvusClient:
+def open_client(settings: MilvusSettings, credential: SecretStr | None = None) -> AsyncMilvusClient:
     """A client as the settings say; it connects at its first call.
+
+    Args:
+        settings: Where the server is, and the service's own credential.
+        credential: The one to use instead.
 
     Raises:
         StoreRefused: The embedded store's directory is not ours alone.
@@ -131,9 +191,11 @@ def open_client(settings: MilvusSettings) -> AsyncMilvusClient:
     # Else a new channel inherits the wait that the broken one had reached.
     options["grpc.use_local_subchannel_pool"] = 1
     secrets = {"password": settings.password, "token": settings.token}
+    if credential is not None:
+        secrets = {"token": credential}
     return AsyncMilvusClient(
         uri,
-        user=settings.user or "",
+        user=settings.user or "" if credential is None else "",
         db_name=settings.database or "",
         timeout=settings.timeout_s,
         dedicated=True,

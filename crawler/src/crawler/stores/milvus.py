@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import secrets
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, FilePath, SecretStr, model_validator
-from pymilvus import AnnSearchRequest, AsyncMilvusClient, RRFRanker  # type: ignore[import-untyped]
+from pymilvus import AsyncMilvusClient  # type: ignore[import-untyped]
 
 from crawler.contracts import (
     Audience,
     Capabilities,
     Document,
+    ForeignHit,
     Hit,
+    Layout,
     Metric,
+    Outline,
+    Privileges,
     Query,
     Ranker,
     Retrieval,
     Store,
 )
-from crawler.errors import StoreCapability, StoreRefused
+from crawler.errors import CredentialRefused, StoreCapability, StoreRefused, StoreUnavailable
 from crawler.settings import Settings
-from crawler.stores import _filters, _rows
-from crawler.stores._connection import NOT_FOUND, NOT_LOADED, OLD_NOT_FOUND, Connection, code, open_client
+from crawler.stores import _filters, _foreign, _privileges, _rows, _search
+from crawler.stores._callers import Callers
+from crawler.stores._connection import NOT_FOUND, OLD_NOT_FOUND, Connection, code, open_client
 
 T = TypeVar("T")
 
-RRF_K = 60
-"""Of reciprocal rank fusion, as in Cormack, Clarke and Buettcher (SIGIR 2009)."""
-BM25_HALF = 10.0
-"""The BM25 score that is given as 0.5."""
-CANDIDATES = 50
-"""How many each of the two searches contributes to a fusion, at least."""
 WINDOW = 16_384
 """The most rows of one query of Milvus."""
 PASSAGES = 500
 """Rows with their text in one query, for the size of its answer."""
+CHECKED_S = 60.0
+"""That the server checks who asks is looked at so often, in seconds."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _BM25_SINCE = (2, 5)
 
@@ -127,7 +130,18 @@ class Milvus(Store[MilvusSettings]):
     def __init__(self, settings: MilvusSettings) -> None:
         super().__init__(settings)
         self._connection = Connection(lambda: open_client(settings), settings.timeout_s)
+        self._callers = Callers(self._as_caller)
         self._shapes: dict[str, _Shape] = {}
+        self._checked_until = 0.0
+        self.has_rights = not settings.embedded
+
+    def _as_caller(self, credential: SecretStr) -> Connection:
+        make = partial(open_client, self.settings, credential)
+        return Connection(make, self.settings.timeout_s, of_caller=True)
+
+    async def _by(self, credential: SecretStr | None) -> Connection:
+        """The connection of a caller, or ours."""
+        return self._connection if credential is None else await self._callers.of(credential)
 
     async def capabilities(self) -> Capabilities:
         version = str(await self._connection.call(lambda client: client.get_server_version()))
@@ -140,10 +154,20 @@ class Milvus(Store[MilvusSettings]):
         await self._connection.call(lambda client: client.get_server_version())
 
     async def close(self) -> None:
+        await self._callers.close()
         await self._connection.close()
 
-    async def create(self, name: str, *, dimension: int, metric: Metric, retrieval: Retrieval) -> None:
-        """See :meth:`Store.create`; one that was begun and not finished is finished.
+    async def create(
+        self,
+        name: str,
+        *,
+        dimension: int,
+        metric: Metric,
+        retrieval: Retrieval,
+        credential: SecretStr | None = None,
+    ) -> None:
+        """See :meth:`Store.create`; one that was begun and not finished is finished. The collection itself is
+        made with the credential, its index and all else with ours.
 
         Raises:
             StoreCapability: ``hybrid`` on a server without BM25 (before Milvus 2.5).
@@ -155,8 +179,9 @@ class Milvus(Store[MilvusSettings]):
             raise StoreCapability("Hybrid retrieval needs Milvus 2.5 or later; use `retrieval: dense`.")
         if not await self._exists(name):
             schema = _rows.schema(dimension, hybrid=wanted.hybrid)
+            by = await self._by(credential)
             try:
-                await self._connection.call(lambda client: client.create_collection(name, schema=schema))
+                await by.call(lambda client: client.create_collection(name, schema=schema))
             except StoreRefused:
                 if not await self._exists(name):  # else another process was faster
                     raise
@@ -194,14 +219,61 @@ class Milvus(Store[MilvusSettings]):
             )
         return self._shapes[name]
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: str, *, credential: SecretStr | None = None) -> None:
         _checked(name)
         self._shapes.pop(name, None)
+        by = await self._by(credential)
         try:
-            await self._connection.call(lambda client: client.drop_collection(name))
+            await by.call(lambda client: client.drop_collection(name))
         except StoreRefused as error:
             if code(error) not in (OLD_NOT_FOUND, NOT_FOUND):
                 raise
+
+    async def visible(self, credential: SecretStr) -> frozenset[str]:
+        if self.settings.embedded:
+            return await super().visible(credential)
+        await self._checks_who_asks()
+        by = await self._by(credential)
+        return frozenset(await by.call(lambda client: client.list_collections()))
+
+    async def _checks_who_asks(self) -> None:
+        """That a credential which nobody has is refused: else any name would be believed.
+
+        Raises:
+            StoreUnavailable: It is not, so the server's authorization is off.
+        """
+        if time.monotonic() < self._checked_until:
+            return
+        nobody = self._as_caller(SecretStr(f"{secrets.token_hex(16)}:{secrets.token_hex(16)}"))
+        try:
+            await nobody.call(lambda client: client.list_collections())
+        except CredentialRefused:
+            self._checked_until = time.monotonic() + CHECKED_S
+            return
+        finally:
+            await nobody.close()
+        raise StoreUnavailable(
+            "The vector store does not check who asks it, so its rights cannot be told. Tell the operator: "
+            "Milvus's `common.security.authorizationEnabled` must be true."
+        )
+
+    async def privileges(self, credential: SecretStr) -> Privileges:
+        """See :meth:`Store.privileges`. An API key does not say whose it is: nothing is known of it."""
+        user, colon, _ = credential.get_secret_value().partition(":")
+        if not (user and colon):
+            return Privileges()
+        return await _privileges.of_user(self._connection, user, self.settings.database or "default")
+
+    async def names(self) -> frozenset[str]:
+        return frozenset(await self._connection.call(lambda client: client.list_collections()))
+
+    async def outline(self, name: str, layout: Layout) -> Outline:
+        return await _foreign.outline(self._connection, name, layout)
+
+    async def search_foreign(
+        self, name: str, layout: Layout, vector: Sequence[float], limit: int
+    ) -> list[ForeignHit]:
+        return await _foreign.search(self._connection, name, layout, vector, limit)
 
     async def write(self, document: Document) -> int:
         name = _checked(document.collection)
@@ -245,10 +317,12 @@ class Milvus(Store[MilvusSettings]):
             raise StoreCapability("This collection has no keyword index; use the ranker `dense`.")
         if ranker != "bm25" and (query.vector is None or len(query.vector) != shape.dimension):
             raise StoreRefused("The query's embedding does not fit the collection's embedding model.")
-        found = await self._loaded(
-            name, _request(name, query, ranker, expression, self.settings.search_params)
+        found = await self._connection.loaded(
+            name, _search.request(name, query, ranker, expression, self.settings.search_params)
         )
-        return [_rows.hit(row["entity"], _score(ranker, shape.metric, row["distance"])) for row in found[0]]
+        return [
+            _rows.hit(row["entity"], _search.score(ranker, shape.metric, row["distance"])) for row in found[0]
+        ]
 
     async def passages(
         self,
@@ -288,22 +362,12 @@ class Milvus(Store[MilvusSettings]):
         return sorted(found)
 
     async def _query(self, name: str, expression: str, fields: list[str]) -> list[dict[str, Any]]:
-        return await self._loaded(
+        return await self._connection.loaded(
             name,
             lambda client: client.query(
                 name, filter=expression, output_fields=fields, limit=WINDOW, consistency_level="Strong"
             ),
         )
-
-    async def _loaded(self, name: str, request: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
-        """The answer to ``request``; a collection that was released since is loaded first."""
-        try:
-            return await self._connection.call(request)
-        except StoreRefused as error:
-            if code(error) != NOT_LOADED:
-                raise
-        await self._connection.call(lambda client: client.load_collection(name))
-        return await self._connection.call(request)
 
 
 async def _create_index(client: AsyncMilvusClient, name: str, params: Any) -> None:
@@ -322,44 +386,3 @@ def _checked(name: str) -> str:
 
 def _between(first: int, last: int) -> str:
     return f"chunk_index >= {first} and chunk_index <= {last}"
-
-
-def _request(
-    name: str, query: Query, ranker: Ranker, expression: str, search_params: Mapping[str, Any]
-) -> Callable[[AsyncMilvusClient], Awaitable[list[Any]]]:
-    common = {
-        "limit": query.limit,
-        "output_fields": _rows.OUTPUT,
-        "consistency_level": "Strong" if query.fresh else "Bounded",
-    }
-    data: dict[str, list[Any]] = {"dense": [list(query.vector or ())], "sparse": [query.text]}
-    params: dict[str, dict[str, Any]] = {"dense": {"params": dict(search_params)}, "sparse": {"params": {}}}
-    if ranker != "rrf":
-        field = "dense" if ranker == "dense" else "sparse"
-        return lambda client: client.search(
-            name,
-            data=data[field],
-            anns_field=field,
-            filter=expression,
-            search_params=params[field],
-            **common,
-        )
-    each = max(query.limit, CANDIDATES)
-    parts = [
-        AnnSearchRequest(data=data[field], anns_field=field, param=params[field], limit=each, expr=expression)
-        for field in ("dense", "sparse")
-    ]
-    return lambda client: client.hybrid_search(name, parts, RRFRanker(RRF_K), **common)
-
-
-def _score(ranker: Ranker, metric: Metric, distance: float) -> float:
-    if ranker == "rrf":
-        score = distance * (RRF_K + 1) / 2
-    elif ranker == "bm25":
-        # milvus-lite gives the negated score.
-        score = abs(distance) / (abs(distance) + BM25_HALF)
-    elif metric == "L2":
-        score = 1 / (1 + max(distance, 0.0) ** 0.5)
-    else:
-        score = distance
-    return round(min(max(score, 0.0), 1.0), 6)  # single precision has no more

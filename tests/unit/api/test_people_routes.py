@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from plugins.collections.sightings import Sightings
 from plugins.core.identity import Principal
 from tests.support.api_server import Server
@@ -45,7 +47,7 @@ async def test_people_and_roles_come_page_by_page_and_can_be_searched(server: Se
         found: list[str] = []
         more = True
         while more:
-            params = {"limit": 2, **({"after": found[-1]} if found else {})}
+            params: dict[str, Any] = {"limit": 2, **({"after": found[-1]} if found else {})}
             page = (await server.as_alice.get(path, params=params)).json()
             found += [entry["subject"] for entry in page["data"]]
             more = page["has_more"]

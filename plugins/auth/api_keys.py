@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import re
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
 from crawler.settings import Settings
+from plugins.auth._keys import PREFIX, Key, digest, known_digest
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.ports import IdentitySource
 
-MIN_LENGTH = 16
-PREFIX = "sk-"
-"""LiteLLM hashes a key in what it logs of a failed request only where it begins so."""
-HASHED = re.compile(r"sha256:([0-9a-f]{64})")
-
 
 class ApiKey(Settings):
-    key: SecretStr
+    key: Key
     """The key itself (from the environment), or `sha256:` and the 64 hex digits of its hash.
 
     Keys begin with `sk-`; `echo sk-$(openssl rand -hex 32)` makes one.
@@ -34,27 +28,6 @@ class ApiKey(Settings):
     roles: list[str] = []
     """Names of roles."""
 
-    @field_validator("key")
-    @classmethod
-    def _is_strong(cls, value: SecretStr) -> SecretStr:
-        text = value.get_secret_value()
-        if text.startswith("sha256:"):
-            if not HASHED.fullmatch(text):
-                raise ValueError("must have 64 lower-case hex digits after `sha256:`")
-        elif len(text) < MIN_LENGTH or not text.startswith(PREFIX):
-            raise ValueError(
-                f"must begin with `{PREFIX}` and have at least {MIN_LENGTH} characters; "
-                f"`echo {PREFIX}$(openssl rand -hex 32)` makes one"
-            )
-        return value
-
-    @property
-    def digest(self) -> str:
-        """The key's sha256 as 64 hex digits."""
-        text = self.key.get_secret_value()
-        hashed = HASHED.fullmatch(text)
-        return hashed[1] if hashed else hashlib.sha256(text.encode()).hexdigest()
-
 
 class ApiKeysSettings(Settings):
     keys: list[ApiKey] = Field(min_length=1)
@@ -63,7 +36,7 @@ class ApiKeysSettings(Settings):
     @field_validator("keys")
     @classmethod
     def _are_different(cls, value: list[ApiKey]) -> list[ApiKey]:
-        if len({key.digest for key in value}) != len(value):
+        if len({known_digest(key.key) for key in value}) != len(value):
             raise ValueError("two entries have the same key")
         return value
 
@@ -73,7 +46,7 @@ class ApiKeys(IdentitySource[ApiKeysSettings]):
 
     def __init__(self, settings: ApiKeysSettings, name: str) -> None:
         super().__init__(settings, name)
-        self._keys = [(key.digest, key) for key in settings.keys]
+        self._keys = [(known_digest(key.key), key) for key in settings.keys]
 
     def accepts(self, credential: Credential) -> bool:
         return self._find(credential) is not None
@@ -97,6 +70,6 @@ class ApiKeys(IdentitySource[ApiKeysSettings]):
     def _find(self, credential: Credential) -> ApiKey | None:
         if credential.bearer is None:
             return None
-        digest = hashlib.sha256(credential.bearer.get_secret_value().encode()).hexdigest()
-        found = [key for known, key in self._keys if hmac.compare_digest(known, digest)]
+        given = digest(credential.bearer.get_secret_value())
+        found = [key for known, key in self._keys if hmac.compare_digest(known, given)]
         return found[0] if found else None

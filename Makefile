@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo keycloak test test-live lint format bench check clean lock
+.PHONY: help install run demo keycloak test test-live lint format bench check doctor clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ keycloak: ## Start a real Keycloak on loopback with a realm to try out (KEYCLOAK
 
 check: install ## Check the configuration; prints all mistakes at once
 	@$(BIN)/python -m plugins check
+
+doctor: install ## Try every part for real and say what to do; changes nothing (DOCTOR="--token-file FILE")
+	@$(BIN)/python -m plugins doctor $(DOCTOR)
 
 test: install ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0

@@ -1,6 +1,7 @@
 """Commands for the operator.
 
 `python -m plugins check`: is the configuration right? Exit status 1 when it is not.
+`python -m plugins doctor`: does every part work, here and now? Exit status 1 when one does not.
 `python -m plugins reference`: docs/configuration.md, from the settings themselves.
 """
 
@@ -20,6 +21,11 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="print all mistakes of the configuration at once")
     check.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
+    doctor = commands.add_parser("doctor", help="try every part for real; nothing is changed")
+    doctor.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
+    doctor.add_argument("--token-file", type=Path, help="a file with a token, to be verified step by step")
+    doctor.add_argument("--no-models", action="store_true", help="ask no model (a question costs money)")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("reference", help="print the configuration reference as markdown")
     args = parser.parse_args()
     if args.command == "reference":
@@ -28,6 +34,12 @@ def main() -> int:
         print(reference(), end="")
         return 0
     load_dotenv(Path(".env"))
+    if args.command == "doctor":
+        from plugins.bundle.doctor.command import run
+
+        return run(
+            folder(), args.config.absolute(), args.token_file, models=not args.no_models, as_json=args.json
+        )
 
     from plugins.bundle.check import check as find_mistakes
 

@@ -47,6 +47,13 @@ class KeycloakIssuer(Issuer):
     def __post_init__(self) -> None:
         super().__init__()
 
+    def forget(self) -> None:
+        """As it was at first, for the next test; its keys stay."""
+        self.down, self.lifetime_s, self.rotates, self.refreshed = False, 60, False, 0
+        for found in (self.sessions, self.refresh_tokens, self.codes, self.overrides, self.requests):
+            found.clear()
+        self.id_claims = {}
+
     def browser_signs_in(self, address: str, username: str = "alice") -> str:
         """The address that the login page sends a browser to once ``username`` typed the password."""
         asked = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}

@@ -25,10 +25,16 @@ from tests.support.doors import BASE, doors, with_cookie
 from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[KeycloakIssuer]:
+    with keycloak_issuer() as started:
+        yield started
+
+
 @pytest.fixture
-def realm() -> Iterator[KeycloakIssuer]:
-    with keycloak_issuer() as running:
-        yield running
+def realm(running: KeycloakIssuer) -> KeycloakIssuer:
+    running.forget()
+    return running
 
 
 @pytest.fixture

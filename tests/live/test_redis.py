@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.limits import LITELLM, Chats, in_the_tool, until
+from tests.support.limits import LITELLM, Chats, in_the_tool, is_listening, until
 from tests.support.proxy import STOP_S, Proxy, free_port, proxy
 
 PEOPLE = ("ann", "ben", "cem", "dan", "eve", "fay", "gus", "hal")
@@ -56,11 +55,6 @@ def redis_server(folder: Path) -> Iterator[Redis]:
     finally:
         process.terminate()
         process.wait(STOP_S)
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,3 +110,8 @@ def in_the_tool(begun: Path, go: Path) -> list[dict[str, Any]]:
     query = f"touch:{begun};pause:{go}"
     call = {"name": "search_documents", "arguments": {"query": query}}
     return [{"calls": [call]}, {"text": ["done"]}]
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.keycloak.keycloak import Server, Unavailable, server
 from tests.live.keycloak_realm import Realm, throwaway
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy, free_port, proxy
 
 LITELLM: dict[str, Any] = {
     "model_list": [
@@ -63,11 +63,15 @@ def run_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunProxy]:
     with ExitStack() as stack:
 
         def run(config: Mapping[str, Any]) -> Proxy:
-            folder = tmp_path_factory.mktemp("proxy")
-            whole = {"worker": {"embedded": False}, "storage": {"data_dir": str(folder / "data")}, **config}
+            folder, port = tmp_path_factory.mktemp("proxy"), free_port()
+            own = {
+                "worker": {"embedded": False},
+                "storage": {"data_dir": str(folder / "data")},
+                "chat": {"public_base_url": f"http://127.0.0.1:{port}"},
+            }
             (folder / "config" / "prompts").mkdir(parents=True)
             (folder / "config" / "prompts" / "answer.md").write_text("Cite.", encoding="utf-8")
-            files = {key: {key: value} for key, value in whole.items()}
-            return stack.enter_context(proxy(folder, LITELLM, files, {"LITELLM_LOG": "INFO"}))
+            files = {key: {key: value} for key, value in {**own, **config}.items()}
+            return stack.enter_context(proxy(folder, LITELLM, files, {"LITELLM_LOG": "INFO"}, port))
 
         yield run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -156,7 +158,7 @@ def claims_of(token: str) -> dict[str, Any]:
 
 def signed(
     claims: dict[str, Any] | bytes,
-    key: jwk.RSAKey | jwk.OctKey | None,
+    key: jwk.RSAKey | None,
     kid: str | None = None,
     **header: Any,
 ) -> str:
@@ -168,6 +170,13 @@ def signed(
     if key is None:
         return f"{text}."
     return f"{text}.{b64(jws.JWSRegistry.algorithms[fields['alg']].sign(text.encode(), key))}"
+
+
+def signed_with_secret(claims: dict[str, Any], secret: bytes, kid: str | None) -> str:
+    """By HS256; joserfc itself refuses a public key as the secret."""
+    header = {"alg": "HS256", "typ": "JWT", "kid": kid}
+    text = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
+    return f"{text}.{b64(hmac.new(secret, text.encode(), hashlib.sha256).digest())}"
 
 
 def present(values: dict[str, Any]) -> dict[str, Any]:

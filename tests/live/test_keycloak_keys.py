@@ -107,9 +107,9 @@ def test_while_keycloak_is_away_only_known_keys_go_on_and_nobody_else_is_let_in(
 ) -> None:
     known = realm.tokens("alice")["access_token"]
     until(lambda: get(proxy, known).status_code, lambda status: status == 200)
+    foreign = realm.tokens(client="other-app")["access_token"]
     key = realm.own_key()
     fresh = signed(claims_of(known), key)
-    foreign = realm.tokens(client="other-app")["access_token"]
     failures = proxy.log.count("its keys could not be fetched")
     with halted(realm.server):
         until(

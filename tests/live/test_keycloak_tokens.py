@@ -24,7 +24,7 @@ from tests.live.keycloak_callers import (
     source,
     tools,
 )
-from tests.live.keycloak_realm import Realm, b64, claims_of, signed, throwaway
+from tests.live.keycloak_realm import Realm, claims_of, signed, signed_with_secret, throwaway
 from tests.support.proxy import Proxy
 
 NOT_ACCESS_TOKEN = "This is not an access token"
@@ -223,8 +223,7 @@ def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
 ) -> None:
     real = claims_of(realm.tokens()["access_token"])
     for public in (key.as_pem(private=False), json.dumps(key.as_dict(private=False)).encode()):
-        secret = jwk.OctKey.import_key({"kty": "oct", "k": b64(public)})
-        assert "signed in a way" in refusal(proxy, signed(real, secret, key.kid, alg="HS256"))
+        assert "signed in a way" in refusal(proxy, signed_with_secret(real, public, key.kid))
 
 
 def test_a_key_or_an_address_in_the_token_is_never_used(

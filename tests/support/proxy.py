@@ -40,17 +40,19 @@ def proxy(
     litellm_config: Mapping[str, Any],
     config: Mapping[str, Mapping[str, Any]] | Path,
     environment: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[Proxy]:
-    """Start `litellm` on a free port of loopback, wait until it is ready, and end it in any case.
+    """Start `litellm` on loopback, wait until it is ready, and end it in any case.
 
-    ``folder`` takes the configuration, the data and the log. ``config`` is the configuration folder, or
+    ``port`` is a free one by default. ``folder`` takes the configuration, the data and the log. ``config`` is the configuration folder, or
     what its files hold by their names without `.yaml`. Of this process's environment only what a program
     needs to run is passed on.
 
     Raises:
         AssertionError: It ended or was not ready in time; with the end of its log.
     """
-    path, log_file, port = write(folder, litellm_config, config), folder / "proxy.log", free_port()
+    path, log_file = write(folder, litellm_config, config), folder / "proxy.log"
+    port = port or free_port()
     binary = Path(sys.executable).parent / "litellm"
     command = [str(binary), "--config", str(folder / "litellm_config.yaml"), "--host", "127.0.0.1"]
     with log_file.open("wb") as log:

@@ -135,6 +135,14 @@ def everybody_may_run_every_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Toolbox, "_check", lambda *arguments: None)
 
 
+def everybody_may_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rights, "decide_audit", lambda *arguments: YES)
+
+
+def everybody_gives_grants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rights, "may_create", lambda *arguments: True)
+
+
 def all_audiences_in(module: Any) -> Patch:
     """The keys of all audiences, whoever asks."""
 
@@ -182,6 +190,10 @@ MUTATIONS: dict[str, Patch] = {
     "others' documents may be changed": decide_in("_mine"),
     "others' documents may be replaced": decide_in("place"),
     "uploaders change audiences": decide_in("change"),
+    "the last manage can be taken away": decide_in("replace_grants"),
+    "everybody's rights are explained to everybody": decide_in("effective"),
+    "everybody reads the audit log": everybody_may_audit,
+    "everybody lists people": everybody_gives_grants,
     "a document's page ignores its audience": admits_in("_document"),
     "a download ignores the audience": admits_in("content"),
     "the list of documents ignores audiences": all_audiences_in(documents),

@@ -50,7 +50,7 @@ def request(stage: Stage, case: Case) -> Request:
         make = stage.fresh if spoils and case.status < 400 else stage.document
         document = make(case.identity, row.document)
         names |= {"document": document["id"], "job": document["job"]["id"]}
-    elif row.method == "DELETE" and case.status < 400:
+    elif (row.method == "DELETE" or row.case == "without oneself") and case.status < 400:
         names["collection"] = stage.fresh_collection()
     return Request(row.method, row.route, names, options(stage, row.route, row.method, row.case))
 
@@ -79,6 +79,10 @@ def options(stage: Stage, route: str, method: str, case: str) -> dict[str, Any]:
             "acl": [stage.tenant.insiders, "user:local/x"]
         },
     }
+    if method == "PUT":
+        return {"json": stage.tenant.access if case == "with oneself" else {"query": ["*"]}}
+    if case == "of another":
+        return {"params": {"user": stage.tenant.subject("query")}}
     if method in ("GET", "DELETE"):
         return {}
     return {"json": bodies[route, case]}

@@ -19,10 +19,13 @@ from pydantic import SecretStr
 
 from crawler.settings import validate
 from crawler.stores.milvus import Milvus, MilvusSettings
-from plugins.api import collections, documents, health, jobs, search, tools
+from plugins.api import access, audit, collections, documents, health, jobs, people, search, tools
 from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
 from plugins.bundle.resolve import resolve
+from plugins.collections.access import AccessService
+from plugins.collections.audit import AuditLog
 from plugins.collections.database import database_url, migrate
+from plugins.collections.people import People
 from plugins.core.config import Config, LimitsConfig, StorageConfig
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
@@ -83,7 +86,11 @@ def mount(app: FastAPI, world: World) -> None:
     toolbox = Toolbox(
         {tool.name: tool.plugin(tool.settings, parts) for tool in found}, world.rights.decide_tool
     )
+    known = People(world.database, world.rights, {})
     for routes in (
+        access.router(AccessService(world.database, world.rights, known), who),
+        people.router(known, who),
+        audit.router(AuditLog(world.database, world.rights), who),
         collections.router(world.catalogue, who),
         documents.router(world.documents, who, limits=LimitsConfig(), check_format=lambda source: None),
         jobs.router(world.documents, who),

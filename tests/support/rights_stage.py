@@ -17,7 +17,7 @@ from tests.support.rights_table import IDENTITIES, Identity
 INSIDER = "insider"
 """May query, and is in every audience: shows that what others do not find is there to be found."""
 OWNER = "owner"
-"""Creates the collections and uploads what is nobody's `own`."""
+"""Creates the collections, uploads what is nobody's `own`, and may read the audit log."""
 QUESTION = "What is the code word?"
 
 OPEN_TEXT, OPEN_NAME = "OPENTEXT7", "openname7"
@@ -109,6 +109,7 @@ def configuration(
                 ],
             }
         },
+        "audit": {"audit": {"readers": [tenant.subject(OWNER) for tenant in tenants]}},
         "tools": {
             "tools": [
                 {"use": "search_documents", "allow": ["*"]},

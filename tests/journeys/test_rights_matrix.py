@@ -34,7 +34,17 @@ from tests.support.rights_stage import (
     READERS,
     Stage,
 )
-from tests.support.rights_table import CHAT, IDENTITIES, Case, Identity, Row, cases, rows
+from tests.support.rights_table import (
+    CHAT,
+    IDENTITIES,
+    Case,
+    Identity,
+    OpenRoute,
+    Row,
+    cases,
+    open_routes,
+    rows,
+)
 
 WAYS = ("file_search", "rag object", "header")
 SIGNED_IN = [identity for identity in IDENTITIES if identity != "none"]
@@ -58,7 +68,8 @@ def test_every_route_has_a_row_and_every_row_a_route(
         of_routes, of_chat = len(cases(chat=False)), len(cases(chat=True))
         sys.stdout.write(f"rights matrix: {of_routes} cases of routes, twice {of_chat} of chat\n")
     real = {(route["method"], route["path"]) for route in matrix.routes}
-    assert {(row.method, row.route) for row in rows() if row.route != CHAT} == real
+    named = {(row.method, row.route) for row in rows() if row.route != CHAT}
+    assert named | {(route.method, route.route) for route in open_routes()} == real
 
 
 def test_every_row_has_its_own_request(matrix: Matrix) -> None:
@@ -66,9 +77,27 @@ def test_every_row_has_its_own_request(matrix: Matrix) -> None:
     assert len(set(named)) == len(named)
 
 
-def test_every_route_but_health_depends_on_a_sign_in(matrix: Matrix) -> None:
-    open_routes = {route["path"] for route in matrix.routes if not route["authenticated"]}
-    assert open_routes == {"/health/collections"}
+def test_every_route_depends_on_a_sign_in_but_health_and_those_to_sign_in(matrix: Matrix) -> None:
+    unasked = {route["path"] for route in matrix.routes if not route["authenticated"]}
+    assert unasked == {"/health/collections", *(route.route for route in open_routes())}
+
+
+@pytest.mark.parametrize("route", open_routes(), ids=lambda route: f"{route.method} {route.route}")
+def test_where_nobody_can_sign_in_no_password_and_no_token_opens_anything(
+    on: Stage, route: OpenRoute
+) -> None:
+    form = {"username": OWNER, "password": "password", "logout_token": "a.b.c"}
+    body: dict[str, Any] = {"json": {"refresh_token": "a.b.c"}}
+    if route.route.endswith(("/login", "/backchannel-logout")):
+        body = {"data": form}
+    for identity in IDENTITIES:
+        answer = on.client(identity).request(
+            route.method,
+            route.route,
+            **(body if route.method == "POST" else {"params": {"state": "x", "code": "x"}}),
+        )
+        assert answer.status_code == route.status, answer.text
+        assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("case", cases(chat=False), ids=str)

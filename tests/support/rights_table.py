@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,6 +14,7 @@ Identity = Literal["none", "stranger", "discover", "query", "add", "member", "ma
 IDENTITIES: tuple[Identity, ...] = get_args(Identity)
 CHAT = "/v1/chat/completions"
 HEAD = ["method", "route", "case", "document", "needs", *IDENTITIES]
+OPEN_HEAD = ["method", "route", "takes", "nobody can sign in"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class OpenRoute:
+    """A route that asks for no sign-in."""
+
+    method: str
+    route: str
+    takes: str
+    status: int
+    """Where nobody can sign in."""
+
+
+@dataclass(frozen=True)
 class Case:
     row: Row
     identity: Identity
@@ -44,21 +57,34 @@ class Case:
         return f"{self.row} as {self.identity}"
 
 
-def rows() -> list[Row]:
-    """Every row of the tables that have these columns."""
-    found: list[Row] = []
+def tables(head: list[str]) -> Iterator[list[str]]:
+    """The cells of every row of the tables that have these columns."""
     inside = False
     for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
-        if cells == HEAD:
+        if cells == head:
             inside = True
         elif not cells:
             inside = False
         elif inside and not cells[0].startswith("---"):
-            method, route, case, document, needs, *statuses = cells
-            expected = {who: int(status) for who, status in zip(IDENTITIES, statuses, strict=True)}
-            found.append(Row(method, route.strip("`"), case, document, needs, expected))
+            yield cells
+
+
+def rows() -> list[Row]:
+    """Every row of the tables of identities."""
+    found: list[Row] = []
+    for method, route, case, document, needs, *statuses in tables(HEAD):
+        expected = {who: int(status) for who, status in zip(IDENTITIES, statuses, strict=True)}
+        found.append(Row(method, route.strip("`"), case, document, needs, expected))
     return found
+
+
+def open_routes() -> list[OpenRoute]:
+    """Every route through which one signs in and out."""
+    return [
+        OpenRoute(method, route.strip("`"), takes, int(status))
+        for method, route, takes, status in tables(OPEN_HEAD)
+    ]
 
 
 def cases(*, chat: bool) -> list[Case]:

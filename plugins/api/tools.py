@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
+from pydantic import SecretStr
 
 from plugins.api.route import Route, errors
 from plugins.core.errors import InvalidRequest, ToolFailed, ToolRetry
@@ -27,6 +28,7 @@ _MANY = {
     ]
 }
 _EXAMPLES = {"one": {"value": _ONE}, "many": {"value": _MANY}}
+MILVUS_TOKEN = "milvus_token"  # noqa: S105 - a key
 _UNNARROWED = Scope(max_num_results=50)
 
 
@@ -73,15 +75,17 @@ def router(
     async def run_tools(caller: Caller, body: RunTools, request: Request) -> ToolAnswer | ToolAnswers:
         """One tool by `name` and `arguments` answers as MCP's tool result; a model's `tool_calls` are run
         at once and answered in their order, each with its `tool_call_id`. `metadata` is for what a tool
-        needs to start; who you are comes from your token only."""
+        needs to start: `milvus_token` is your own Milvus credential (`user:password` or an API key) for
+        collections whose rights are Milvus's. Who you are comes from your token only."""
         if (body.name is None) == (body.tool_calls is None):
             raise InvalidRequest("Send either `name` (and `arguments`) or `tool_calls`.", param="name")
+        principal, metadata = _with_credential(caller, body.metadata)
         call = Call(
-            principal=caller,
+            principal=principal,
             request_id=request_id(request),
             deadline=time.monotonic() + timeout_s * len(body.tool_calls or [body.name]),
             scope=_UNNARROWED,
-            metadata=body.metadata,
+            metadata=metadata,
         )
         if body.name is not None:
             return await _run_one(toolbox, body.name, body.arguments, call, timeout_s)
@@ -92,6 +96,17 @@ def router(
         return ToolAnswers(data=await asyncio.gather(*answers))
 
     return routes
+
+
+def _with_credential(caller: Principal, metadata: dict[str, Any]) -> tuple[Principal, dict[str, Any]]:
+    """The caller with the Milvus credential of the metadata, and the rest of that."""
+    if MILVUS_TOKEN not in metadata:
+        return caller, metadata
+    rest = {key: value for key, value in metadata.items() if key != MILVUS_TOKEN}
+    token = metadata[MILVUS_TOKEN]
+    if not isinstance(token, str) or not token:
+        raise InvalidRequest("`milvus_token` must be text.", param=f"metadata.{MILVUS_TOKEN}")
+    return caller.model_copy(update={"store_credential": SecretStr(token)}), rest
 
 
 async def _run_one(

@@ -37,6 +37,7 @@ from plugins.bundle.check import check_config
 from plugins.bundle.health import Health
 from plugins.bundle.resolve import resolve
 from plugins.collections.access import AccessService
+from plugins.collections.adoption import Adopter
 from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
@@ -84,6 +85,7 @@ class Bundle:
 
     def _open_domain(self, config: Config) -> None:
         embed = RouterEmbed()
+        adopter = Adopter(self.database, self.store, config.collections)
         self.catalogue = CollectionCatalogue(
             self.database,
             self.rights,
@@ -92,8 +94,11 @@ class Bundle:
             config.collections,
             list(config.pipelines),
             has_model,
+            adopter,
         )
-        self.searcher = Searcher(self.database, self.rights, self.store, embed, config.collections, has_model)
+        self.searcher = Searcher(
+            self.database, self.rights, self.store, embed, config.collections, has_model, adopter
+        )
         originals = Folder(config.storage.data_dir)
         self.documents = DocumentService(self.database, self.rights, originals, config.pipelines)
         self.toolbox = Toolbox(
@@ -102,7 +107,12 @@ class Bundle:
         known = {source.name: source.directory for source in self.sources if source.directory is not None}
         self.people = People(self.database, self.rights, known)
         self.health = Health(
-            self.store, self.database, self.sources, self.supervisors, self.catalogue.missing_models
+            self.store,
+            self.database,
+            self.sources,
+            self.supervisors,
+            self.catalogue.missing_models,
+            lambda: adopter.problems,
         )
 
     def _open_sign_in(self, config: Config) -> sign_in.Doors:

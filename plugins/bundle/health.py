@@ -32,12 +32,14 @@ class Health:
         sources: Sequence[IdentitySource[Any]],
         supervisors: Mapping[str, Supervisor],
         missing_models: Callable[[], Awaitable[Sequence[str]]],
+        not_adopted: Callable[[], Mapping[str, str]],
     ) -> None:
         self._store = store
         self._database = database
         self._sources = sources
         self._supervisors = supervisors
         self._missing_models = missing_models
+        self._not_adopted = not_adopted
         self._missing: Sequence[str] = ()
         self._report: HealthReport | None = None
         self._until = 0.0
@@ -69,13 +71,15 @@ class Health:
             if missing != self._missing:
                 log.warning("%s", messages["models"])
         self._missing = missing or ()
+        not_adopted = self._not_adopted()
+        messages |= {f"collections.adopt.{name}": problem for name, problem in not_adopted.items()}
         if store is not None:
             details.setdefault("store", {})["version"] = store.version
         details |= {"workers": alive, "queue": queued, "messages": messages}
         down = [found is None for found in identity]
         identity_word: Wellness = "unavailable" if all(down) else "degraded" if any(down) else "ok"
         return HealthReport(
-            store="unavailable" if store is None else "degraded" if missing else "ok",
+            store="unavailable" if store is None else "degraded" if missing or not_adopted else "ok",
             # Without a worker everything but new documents goes on.
             worker="ok" if alive else "degraded",
             identity=identity_word,

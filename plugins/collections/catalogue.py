@@ -17,6 +17,7 @@ from crawler.contracts import Retrieval, Store
 from crawler.errors import StoreCapability, StoreDenied
 from plugins.collections import audit, tables
 from plugins.collections.access import canonical_access, insert_grants, replace_grants, shown
+from plugins.collections.adoption import Adopter
 from plugins.collections.database import Database
 from plugins.collections.records import CollectionRecord, Gate, has_controls, new_id, now
 from plugins.collections.rights import Rights
@@ -57,6 +58,7 @@ class CollectionCatalogue:
         config: CollectionsConfig,
         pipelines: Sequence[str],
         has_model: Callable[[str], bool],
+        adopter: Adopter | None = None,
     ) -> None:
         self._gate = Gate(database, rights)
         self._database = database
@@ -66,6 +68,7 @@ class CollectionCatalogue:
         self._config = config
         self._pipelines = pipelines
         self._has_model = has_model
+        self._adopter = adopter or Adopter(database, store, config)
 
     async def list(
         self, principal: Principal, *, after: str | None = None, limit: int = 100
@@ -77,6 +80,7 @@ class CollectionCatalogue:
             limit: 1 to 1000.
         """
         check_limit(limit)
+        await self._adopter.refresh()
         async with self._database.read() as connection:
             found = await self._gate.collections(connection, principal, "discover")
             ids = [record.id for record in found]
@@ -100,6 +104,7 @@ class CollectionCatalogue:
             return sorted(name for name in names if not self._has_model(name))
 
     async def get(self, principal: Principal, ref: str) -> CollectionView:
+        await self._adopter.refresh()
         async with self._database.read() as connection:
             record = await self._gate.collection(connection, principal, ref, "discover")
             counts = await _counts(connection, [record.id])

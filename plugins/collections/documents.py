@@ -86,7 +86,7 @@ class DocumentService:
     async def check_add(self, principal: Principal, ref: str) -> None:
         """Raises UnknownCollection or Forbidden before any byte of an upload is read."""
         async with self._database.read() as connection:
-            await self._gate.collection(connection, principal, ref, "add")
+            check_writable(await self._gate.collection(connection, principal, ref, "add"))
 
     async def add(self, principal: Principal, ref: str, uploads: Sequence[Upload]) -> list[DocumentView]:
         """Take the documents in: all of them, or none when one is refused. Their jobs start by themselves.
@@ -96,15 +96,17 @@ class DocumentService:
 
         Raises:
             InvalidRequest: An upload says something that cannot be.
-            Conflict: An id belongs to somebody else's document.
+            Conflict: An id belongs to somebody else's document, or the collection was made outside.
         """
         async with self._database.read() as connection:
             record = await self._gate.collection(connection, principal, ref, "add")
+        check_writable(record)
         pipeline = self._pipelines.get(record.pipeline, {})
         prepared = [prepare(upload, self._rights, pipeline) for upload in uploads]
         try:
             for new in prepared:
                 await self._keep(record.id, new)
+            await self._gate.prepare(principal)
             async with self._database.write() as connection:
                 current = await self._gate.collection(connection, principal, record.id, "add")
                 rows = [await place(connection, principal, self._rights, current, new) for new in prepared]
@@ -233,6 +235,7 @@ class DocumentService:
             Its id.
         """
         table = tables.documents
+        await self._gate.prepare(principal)
         async with self._database.write() as connection:
             record, row = await self._mine(connection, principal, ref, document_id)
             await connection.execute(
@@ -345,11 +348,18 @@ class DocumentService:
     ) -> tuple[CollectionRecord, DocumentRecord]:
         """A document that the principal may change."""
         record = await self._gate.collection(connection, principal, ref, "manage", "add")
+        check_writable(record)
         row = await self._document(connection, principal, record, document_id)
         manages = self._rights.decide(principal, "manage", record).allowed
         if not manages and row.uploaded_by != principal.user_id:
             raise Forbidden(MANAGE_OR_OWN)
         return record, row
+
+
+def check_writable(record: CollectionRecord) -> None:
+    """Raises Conflict where others made the collection."""
+    if record.adopted is not None:
+        raise Conflict("This collection was made outside of this service: here it can only be searched.")
 
 
 def view(row: DocumentRecord) -> DocumentView:

@@ -11,8 +11,10 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawler.contracts import Audience, Hit, Query, Ranker, Store
+from crawler.contracts import Audience, ForeignHit, Hit, Layout, Query, Ranker, Store
+from crawler.errors import StoreMismatch, StoreRefused
 from plugins.collections import tables
+from plugins.collections.adoption import Adopter
 from plugins.collections.database import Database
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
@@ -62,6 +64,7 @@ class Searcher:
         embed: Embed,
         config: CollectionsConfig,
         has_model: Callable[[str], bool],
+        adopter: Adopter | None = None,
     ) -> None:
         self._database = database
         self._rights = rights
@@ -70,6 +73,7 @@ class Searcher:
         self._embed = embed
         self._config = config
         self._has_model = has_model
+        self._adopter = adopter or Adopter(database, store, config)
 
     async def search(
         self, principal: Principal, collections: Sequence[str] | None, request: SearchRequest
@@ -80,17 +84,27 @@ class Searcher:
             UnknownCollection, Forbidden: A named collection is hidden, or may not be queried.
             InvalidRequest: The ranker is not one of a named collection's; a filter's field is unknown.
             ModelUnavailable: The embedding model of a named collection is not configured.
+            StoreMismatch: A named collection that others made is not (any more) as the YAML says.
         """
+        await self._adopter.refresh()
         async with self._database.read() as connection:
             found = await self._queryable(connection, principal, collections)
             admitted = await audiences(connection, principal, [record.id for record in found])
-        found = self._usable(found, request, named=collections is not None)
+        named = collections is not None
+        found = self._usable(found, request, named=named)
         vectors = await self._vectors(principal, found, request)
         targets = [
             _Target(record, admitted[record.id], self._query(record, request, vectors)) for record in found
         ]
         slots = asyncio.Semaphore(AT_ONCE)
-        tasks = [asyncio.create_task(self._one(principal, target, request, slots)) for target in targets]
+        tasks = [
+            asyncio.create_task(
+                self._one(principal, target, request, slots)
+                if target.collection.adopted is None
+                else self._foreign(target, request, slots, named=named)
+            )
+            for target in targets
+        ]
         try:
             results = await asyncio.gather(*tasks)
         finally:
@@ -154,6 +168,7 @@ class Searcher:
         Raises:
             UnknownCollection, Forbidden: A named collection is hidden, or may not be queried.
         """
+        await self._adopter.refresh()
         async with self._database.read() as connection:
             records = await self._queryable(connection, principal, named)
         return [(record.id, record.name or record.id) for record in records]
@@ -180,6 +195,13 @@ class Searcher:
                         param="ranking_options.ranker",
                     )
                 log.warning("Collection %s is left out: it has no ranker %s", record.id, ranker)
+            elif record.adopted is not None and request.filters is not None:
+                if named:
+                    raise InvalidRequest(
+                        f"`{record.name}` was made outside of this service and cannot be filtered.",
+                        param="filters",
+                    )
+                log.warning("Collection %s is left out: it cannot be filtered", record.id)
             elif ranker != "bm25" and not self._has_model(record.embedding_model):
                 missing = (
                     f"The embedding model `{record.embedding_model}` of this collection is not configured; "
@@ -235,6 +257,23 @@ class Searcher:
                 return [_passage(record, row, hit) for row, hit in dressed[:wanted]]
             limit = min(limit * 4, STORE_LIMIT)
 
+    async def _foreign(
+        self, target: _Target, request: SearchRequest, slots: asyncio.Semaphore, *, named: bool
+    ) -> list[Passage]:
+        """The best passages of a collection that others made: for all who may query it."""
+        record, layout = target.collection, Layout.model_validate(target.collection.adopted)
+        try:
+            async with slots:
+                hits = await self._store.search_foreign(
+                    record.store_name, layout, target.query.vector or (), request.max_num_results
+                )
+        except (StoreMismatch, StoreRefused) as error:
+            log.warning("Collection %s cannot be searched: %s", record.id, error.message)
+            if named:
+                raise StoreMismatch from error  # its fields are not for callers to hear of
+            return []
+        return [_foreign_passage(record, hit) for hit in hits]
+
     async def _dress(
         self, principal: Principal, record: CollectionRecord, hits: Sequence[Hit]
     ) -> list[tuple[Row[Any], Hit]]:
@@ -274,4 +313,21 @@ def _passage(record: CollectionRecord, row: Row[Any], hit: Hit) -> Passage:
         text=hit.content,
         score=hit.score,
         attributes={**row.attributes, **own},
+    )
+
+
+def _foreign_passage(record: CollectionRecord, hit: ForeignHit) -> Passage:
+    source = hit.source or record.name or ""
+    return Passage(
+        collection_id=record.id,
+        collection=record.name or "",
+        document_id=hit.id,
+        filename=source,
+        title=hit.title or source,
+        page_first=hit.page,
+        page_last=hit.page,
+        text=hit.content,
+        score=hit.score,
+        attributes=hit.attributes,
+        source=source,
     )

@@ -36,7 +36,7 @@ collections = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("name", String(255), unique=True),  # null once it is being deleted: the name is free at once
-    Column("state", String(16), nullable=False),  # creating | ready | deleting
+    Column("state", String(16), nullable=False),  # creating | ready | deleting; gone: adopted, not there
     Column("kind", String(16), nullable=False),
     Column("description", Text, nullable=False),
     Column("metadata", Json, nullable=False),

@@ -33,6 +33,9 @@ class Passage(Shape):
     text: str = Field(repr=False)
     score: float = 0.0
     attributes: dict[str, Any] = Field(default_factory=dict)
+    source: str | None = None
+    """Where a passage is from whose collection was made outside: it has no document here, and its
+    `document_id` is only its key there."""
 
 
 class ToolResult(Shape):

@@ -62,7 +62,7 @@ class Citations:
                     yield Cited(number, match.start(), match.end())
 
     def annotations(self, text: str) -> list[dict[str, Any]]:
-        """OpenAI's annotations of type `url_citation`, one for each citation in ``text``.
+        """OpenAI's annotations of type `url_citation`, one for each citation in ``text`` that can be opened.
 
         https://platform.openai.com/docs/api-reference/chat/object (``message.annotations``)
         """
@@ -73,10 +73,11 @@ class Citations:
                     "start_index": cited.start,
                     "end_index": cited.end,
                     "title": place(self._passages[cited.number]),
-                    "url": self.url(self._passages[cited.number]),
+                    "url": url,
                 },
             }
             for cited in self.cited(text)
+            if (url := self.url(self._passages[cited.number])) is not None
         ]
 
     def search_results(self, text: str) -> list[dict[str, Any]]:
@@ -99,8 +100,11 @@ class Citations:
             for passage in [self._passages[number]]
         ]
 
-    def url(self, passage: Passage) -> str:
-        """Opens the document at the passage's page."""
+    def url(self, passage: Passage) -> str | None:
+        """Opens the document at the passage's page; None where there is no document here and its source is
+        not an address of the web."""
+        if passage.source is not None:
+            return passage.source if passage.source.startswith(("https://", "http://")) else None
         collection, document = quote(passage.collection_id, safe=""), quote(passage.document_id, safe="")
         url = f"{self._base_url}/v1/collections/{collection}/documents/{document}/content"
         return url if passage.page_first is None else f"{url}#page={passage.page_first}"
@@ -115,7 +119,9 @@ class Citations:
         metadata: dict[str, Any] = {"source": source_id, "name": place(passage)}
         if passage.page_first is not None:
             metadata["page"] = passage.page_first - 1
-        source = {"id": source_id, "name": place(passage), "url": self.url(passage)}
+        source = {"id": source_id, "name": place(passage)}
+        if (url := self.url(passage)) is not None:
+            source["url"] = url
         data = {
             "source": source,
             "document": [passage.text],

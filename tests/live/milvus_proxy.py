@@ -14,8 +14,10 @@ from tests.live.milvus import Server
 from tests.support.proxy import MASTER_KEY, ROOT, Proxy, proxy
 
 HEADER = "X-Milvus-Credential"
+NONE = ""
+"""As a person's credential: none is sent."""
 CACHE_S = 1.0
-PEOPLE = ("alice", "bob", "carol")
+PEOPLE = ("alice", "bob", "carol", "dave", "erin")
 LITELLM: dict[str, Any] = {
     "model_list": [
         {
@@ -51,15 +53,20 @@ class House:
     proxy: Proxy
     server: Server
     credentials: dict[str, str] = field(default_factory=dict)
+    answers: list[str] = field(default_factory=list)
+    """All that was answered."""
 
     def ask(self, person: str, method: str, path: str, **request: Any) -> httpx.Response:
         credential = request.pop("credential", self.credentials.get(person))
         headers = {"Authorization": f"Bearer {key(person)}"}
-        if credential is not None:
+        if credential:
             headers[HEADER] = credential
-        return httpx.request(
+        answer = httpx.request(
             method, f"{self.proxy.url}{path}", headers=headers, timeout=60, trust_env=False, **request
         )
+        self.answers.append(f"{answer.headers} {answer.text}")
+        assert answer.status_code != 500, answer.text
+        return answer
 
     def names(self, person: str, **request: Any) -> set[str]:
         answer = self.ask(person, "GET", "/v1/collections", **request)

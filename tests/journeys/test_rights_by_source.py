@@ -17,7 +17,7 @@ from tests.support.rights_stage import CLOSED_TEXT, INSIDER, LOCALS, PEOPLE, QUE
 from tests.support.rights_table import Case, cases
 from tests.support.rights_tenants import tenants
 
-NAMES = ["keycloak", "service-account-keycloak", "partners"]
+NAMES = ["keycloak", "service-account-keycloak", "browser-keycloak", "acme", "gitlab", "open_webui"]
 """The tenants of `rights_tenants`, by prefix and source."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,8 +56,9 @@ class Tenant:
     """`PEOPLE` as one identity source knows them, with a collection of their own."""
 
     source: str
-    headers: Callable[[str], Mapping[str, str]]
-    """What a client of this name sends to sign in; the insider is in the groups of `groups`."""
+    headers: Callable[[str, str], Mapping[str, str]]
+    """What a client of this name sends to the server at this address to be signed in; the insider is in the
+    groups of `groups`."""
     prefix: str = ""
     """Before every name, where several tenants share a source."""
 
@@ -85,7 +86,7 @@ class Tenant:
         return {right: [self.subject(name) for name in names] for right, names in named.items()}
 
 
-LOCALS = Tenant("local", lambda name: {"authorization": f"Bearer {key(name)}"})
+LOCALS = Tenant("local", lambda name, url: {"authorization": f"Bearer {key(name)}"})
 KEYS: list[dict[str, Any]] = [
     {"use": "api_keys", "name": "local", "keys": LOCAL},
     {"use": "api_keys", "name": "partner", "keys": PARTNER},
@@ -234,19 +235,28 @@ def prepare(stage: Stage) -> None:
     stage.wait(stage.hidden)
 
 
+class SignedIn(httpx.Auth):
+    """What a request needs to be signed in, when it is sent."""
+
+    def __init__(self, tenant: Tenant, name: str, url: str) -> None:
+        self._tenant, self._name, self._url = tenant, name, url
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers.update(dict(self._tenant.headers(self._name, self._url)))
+        yield request
+
+
 @contextmanager
 def stage(url: str, tenant: Tenant = LOCALS) -> Iterator[Stage]:
     """A prepared stage on the server at ``url``, with a client for every identity."""
-    signed_in: dict[str, Mapping[str, str]] = {name: tenant.headers(name) for name in PEOPLE}
-    signed_in |= {"none": {}, "master": {"authorization": f"Bearer {MASTER_KEY}"}}
+    fixed = {"none": {}, "master": {"authorization": f"Bearer {MASTER_KEY}"}}
     if tenant == LOCALS:
-        signed_in |= {
+        fixed |= {
             f"partner/{entry['user']}": {"authorization": f"Bearer {entry['key']}"} for entry in PARTNER
         }
-    clients = {
-        name: httpx.Client(base_url=url, headers=dict(headers), timeout=60, trust_env=False)
-        for name, headers in signed_in.items()
-    }
+    options: dict[str, Any] = {"base_url": url, "timeout": 60, "trust_env": False}
+    clients = {name: httpx.Client(headers=headers, **options) for name, headers in fixed.items()}
+    clients |= {name: httpx.Client(auth=SignedIn(tenant, name, url), **options) for name in PEOPLE}
     made = Stage(url, clients, tenant)
     try:
         prepare(made)

@@ -90,7 +90,7 @@ async def test_the_token_of_someone_who_signed_in_to_open_webui_is_let_in(
     given = realm.post("token", "open-webui", **form, code=codes[1], code_verifier=verifier).json()
     assert claims_of(given["access_token"])["azp"] == "open-webui"
     assert tools(proxy, given["access_token"]) == EVERYONE
-    assert "not an access token" in refusal(proxy, given["id_token"])
+    assert "not for this service" in refusal(proxy, given["id_token"])
 
 
 async def test_without_pkce_our_client_gets_no_code(realm: Realm, proxy: Proxy) -> None:

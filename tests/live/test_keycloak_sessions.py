@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
+import httpx
 import pytest
 
 from plugins.core.errors import Unauthenticated
@@ -102,3 +107,85 @@ async def test_a_real_token_ends_when_it_expires(realm: Realm) -> None:
             reason = error.message
     assert reason == "The access token has expired. Sign in again."
     await strict.close()
+
+
+LOGOUT = "/api/auth/backchannel-logout"
+
+
+@pytest.fixture(scope="module")
+def told(realm: Realm, run_proxy: RunProxy) -> Proxy:
+    """A proxy that does not ask Keycloak, but is told by it."""
+    running = run_proxy(config(source(realm)))
+    realm.change_client("litellm", attributes={"backchannel.logout.url": f"{running.url}{LOGOUT}"})
+    return running
+
+
+@pytest.mark.parametrize("end", [logged_out, session_ended, all_sessions_ended], ids=lambda end: end.__name__)
+def test_a_back_channel_logout_ends_the_session_at_once(
+    told: Proxy, realm: Realm, end: Callable[[Realm, dict[str, str]], None]
+) -> None:
+    tokens, others = realm.tokens("bob"), realm.tokens("alice")["access_token"]
+    token = tokens["access_token"]
+    assert get(told, token).status_code == 200
+    end(realm, tokens)
+    until(lambda: get(told, token).status_code, lambda status: status == 401)
+    assert refusal(told, token)
+    assert get(told, others).status_code == 200
+    assert get(told, realm.tokens("bob")["access_token"]).status_code == 200, "who signed in again"
+
+
+class Caught:
+    """The logout token that Keycloak sends."""
+
+    def __init__(self) -> None:
+        self.token = ""
+
+
+@contextmanager
+def listening(caught: Caught) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            caught.token = parse_qs(content)["logout_token"][0]
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def test_a_real_logout_token_is_no_access_token_and_ends_its_session_only(told: Proxy, realm: Realm) -> None:
+    caught = Caught()
+    first, second = realm.tokens("bob"), realm.tokens("bob")
+    with listening(caught) as address:
+        realm.change_client("litellm", attributes={"backchannel.logout.url": address})
+        try:
+            realm.logout(first["refresh_token"])
+            until(lambda: caught.token, bool)
+        finally:
+            realm.change_client("litellm", attributes={"backchannel.logout.url": f"{told.url}{LOGOUT}"})
+    assert claims_of(caught.token)["sid"] == claims_of(first["access_token"])["sid"]
+    assert "not an access token" in refusal(told, caught.token)
+    assert get(told, first["access_token"]).status_code == 200, "we were not told yet"
+    for wrong in (first["access_token"], first["id_token"], caught.token[:-8] + "AAAAAAAA", "x"):
+        assert tell(told, wrong).status_code == 400
+    assert get(told, first["access_token"]).status_code == 200
+    for _ in range(2):
+        assert tell(told, caught.token).status_code == 200, "also when it comes twice"
+    assert refusal(told, first["access_token"])
+    assert get(told, second["access_token"]).status_code == 200
+
+
+def tell(proxy: Proxy, token: str) -> httpx.Response:
+    return httpx.post(f"{proxy.url}{LOGOUT}", data={"logout_token": token}, timeout=30, trust_env=False)

@@ -44,9 +44,9 @@ def proxy(
 ) -> Iterator[Proxy]:
     """Start `litellm` on loopback, wait until it is ready, and end it in any case.
 
-    ``port`` is a free one by default. ``folder`` takes the configuration, the data and the log. ``config`` is the configuration folder, or
+    ``folder`` takes the configuration, the data and the log. ``config`` is the configuration folder, or
     what its files hold by their names without `.yaml`. Of this process's environment only what a program
-    needs to run is passed on.
+    needs to run is passed on. ``port`` is a free one by default.
 
     Raises:
         AssertionError: It ended or was not ready in time; with the end of its log.

@@ -29,19 +29,19 @@ NO_PASSWORDS = (
 )
 NO_SESSION = "There is no session to end: send its `refresh_token`, or the session's cookie."
 
-Token = Annotated[str, Field(min_length=1, max_length=MAX_TOKEN, repr=False)]
+Token = Annotated[str, Field(min_length=1, max_length=MAX_TOKEN)]
 SourceName = Annotated[
     str | None, Field(max_length=63, description="The identity source; by default the first")
 ]
 
 
 class Refresh(Shape):
-    refresh_token: Token
+    refresh_token: Token = Field(repr=False)
     source: SourceName = None
 
 
 class SignOut(Shape):
-    refresh_token: Token | None = None
+    refresh_token: Token | None = Field(default=None, repr=False)
     source: SourceName = None
 
 

@@ -19,9 +19,11 @@ from bench.figures import MeasurementFailed, Row, table
 from bench.proxies import Sides, sides
 from bench.search import filled, search
 from bench.stream import streams
+from bench.verification import verification
 
 ROUNDS = 10
 SEARCHES_PER_ROUND = 15
+VERIFICATIONS_PER_ROUND = 500
 
 
 async def measure(both: Sides, rounds: int) -> list[Row]:
@@ -29,7 +31,8 @@ async def measure(both: Sides, rounds: int) -> list[Row]:
         rows = await plain_chat(both, rounds)
         for collection in collections:
             rows += await search(both, collection, rounds * SEARCHES_PER_ROUND)
-        return rows + await streams(both, rounds)
+        rows += await streams(both, rounds)
+        return rows + await verification(rounds * VERIFICATIONS_PER_ROUND)
 
 
 def main() -> None:

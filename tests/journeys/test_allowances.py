@@ -25,6 +25,7 @@ ALLOWANCES: list[dict[str, Any]] = [
     {"subjects": ["group:keycloak/one"], "max_parallel_requests": 1},
     {"subjects": ["group:keycloak/minute"], "rpm_limit": 2},
     {"subjects": ["group:keycloak/tokens"], "tpm_limit": 40},
+    {"subjects": ["group:keycloak/plenty"], "tpm_limit": 100_000},
     {
         "subjects": ["group:keycloak/finance"],
         "models": ["open", "scripted"],
@@ -250,3 +251,19 @@ def test_a_client_that_goes_away_leaves_no_slot_taken(stand: Stand, tmp_path: Pa
         until(lambda: one.ask("open").status_code == 200)
     finally:
         go.touch()
+
+
+def test_the_tokens_of_later_rounds_count(stand: Stand) -> None:
+    def left_after(username: str, rounds: list[dict[str, Any]]) -> int:
+        """Tokens of this minute that are left after a chat, once it is logged."""
+        chats = stand.chats(username, "plenty")
+        assert chats.ask("scripted", rounds, max_tokens=10).status_code == 200
+        stand.settle()
+        headers = chats.ask("open", max_tokens=10).headers
+        return int(headers["x-ratelimit-api_key-remaining-tokens"])
+
+    call = {"name": "search_documents", "arguments": {"query": "x"}}
+    two_rounds = left_after("una", [{"calls": [call]}, {"text": ["done"]}])
+    assert two_rounds == left_after("uma", [{"text": ["done"]}]) - 13, (
+        "the scripted model's tokens of a round"
+    )

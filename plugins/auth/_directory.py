@@ -55,9 +55,9 @@ class KeycloakDirectory:
 
     async def _users(self, search: str) -> AsyncGenerator[dict[str, Any]]:
         infix = search.replace("*", "").replace('"', "").strip()
-        query: dict[str, Any] = {"max": PAGE, "enabled": True, "briefRepresentation": True}
-        if infix:
-            query["search"] = f"*{infix}*"
+        # a search, also for everything, leaves out the users of service accounts
+        pattern = f"*{infix}*" if infix else "*"
+        query = {"search": pattern, "max": PAGE, "enabled": True, "briefRepresentation": True}
         for first in range(0, MAX_SCANNED, PAGE):
             page = await self._asked(self._keycloak.admin.a_get_users({**query, "first": first}))
             for user in page:

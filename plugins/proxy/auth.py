@@ -18,6 +18,7 @@ from litellm.proxy.auth import user_api_key_auth as litellm_auth
 from litellm.proxy.auth.auth_exception_handler import DB_UNAVAILABLE_FALLBACK_USER_ID
 from pydantic import Field, SecretStr
 
+from plugins.auth._sessions import COOKIE, cookie_of
 from plugins.auth.litellm import NAME as LITELLM
 from plugins.auth.litellm import HandBack, Litellm
 from plugins.core.config import Allowance
@@ -40,6 +41,8 @@ UNKNOWN_ISSUER = (
 
 TAKEN = "collections.store_credential"
 """Where the ASGI scope keeps a credential that was taken out of the headers."""
+SESSION = "collections.session"
+"""Where it keeps the cookie of a session that was taken out."""
 _store_credential: ContextVar[SecretStr | None] = ContextVar("store_credential", default=None)
 """Of the request at hand, for a caller whom LiteLLM checks itself."""
 
@@ -238,6 +241,17 @@ def _take(request: Request, header: str) -> SecretStr | None:
     return taken
 
 
+def _take_session(request: Request) -> str | None:
+    """The cookie of a session, taken out of the request: LiteLLM's pass-through routes forward cookies."""
+    for pairs in (request.headers.raw, request.scope.get("headers", [])):
+        for index, (name, value) in enumerate(pairs):
+            if name.lower() == b"cookie" and (found := cookie_of({"cookie": value.decode("latin-1")})):
+                request.scope[SESSION] = found
+                pairs[index] = (name, b";".join(p for p in value.split(b";") if COOKIE.encode() not in p))
+    taken: str | None = request.scope.get(SESSION)
+    return taken
+
+
 def _handed_back(key: str) -> str:
     """The key, for LiteLLM to check.
 
@@ -255,9 +269,13 @@ def _handed_back(key: str) -> str:
 
 
 def _credential(request: Request, api_key: str) -> Credential:
+    session = _take_session(request)
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    if session is not None:
+        headers["cookie"] = f"{COOKIE}={session}"
     return Credential(
         bearer=SecretStr(api_key) if api_key else None,
-        headers={name.lower(): value for name, value in request.headers.items()},
+        headers=headers,
         peer=request.client.host if request.client else "",
         method=request.method if request.scope["type"] == "http" else "",
     )

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 from keycloak.exceptions import KeycloakError
 
+from plugins.auth._claims import unverified_claims
 from plugins.auth._issuer import MAX_RESPONSE_BYTES, signing_key
 from plugins.auth._keycloak import Keycloak
 from plugins.auth._keys import digest, known_digest
@@ -65,15 +66,19 @@ async def examine_oidc(notes: Notes, source: Oidc) -> None:
         notes.warn("its keys are fetched in the clear", "Use the issuer's https address.")
     try:
         async with opened(settings.ca_file, settings.timeout_s) as client:
-            document = await discovery(notes, client, settings.issuer, settings.leeway_s)
-            if document is not None:
-                await keys(notes, client, document, settings)
+            found = await discovery(notes, client, settings.issuer)
+            if found is not None:
+                await keys(notes, client, found.document, settings)
     except httpx.HTTPError as error:
         notes.fail(f"{settings.issuer} cannot be reached: {reason(error)}", _advice("issuer", reason(error)))
         return
-    if source.keycloak is not None and document is not None:
-        await examine_client(notes, source.keycloak, str(settings.client_id))
-    if source.directory is not None and document is not None:
+    if found is None:
+        return
+    ahead_s = found.ahead_s
+    if source.keycloak is not None and await examine_client(notes, source.keycloak, settings.client_id):
+        ahead_s = await own_token(notes, source.keycloak, ahead_s)
+    check_clock(notes, ahead_s, settings.leeway_s)
+    if source.directory is not None:
         await examine_directory(notes, source.directory)
 
 
@@ -83,12 +88,17 @@ def opened(ca_file: Path | None, timeout_s: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(verify=verify, timeout=timeout_s, trust_env=False)
 
 
-async def discovery(
-    notes: Notes, client: httpx.AsyncClient, issuer: str, leeway_s: int
-) -> Mapping[str, Any] | None:
+class Discovered(NamedTuple):
+    document: Mapping[str, Any]
+    ahead_s: float | None
+    """How far the clock behind the `Date` header is ahead of ours; None where there is no such header."""
+
+
+async def discovery(notes: Notes, client: httpx.AsyncClient, issuer: str) -> Discovered | None:
     """The issuer's discovery document, if it can be used (OpenID Connect Discovery 1.0, section 4)."""
     began = time.time()
     response = await client.get(f"{issuer.rstrip('/')}{DISCOVERY}")
+    ahead_s = ahead(response, (began + time.time()) / 2)
     document = content_of(response)
     if document is None:
         notes.fail(
@@ -104,8 +114,7 @@ async def discovery(
         )
         return None
     notes.ok(f"{issuer} answers, and its discovery document names the same issuer")
-    check_clock(notes, response.headers.get("date"), (began + time.time()) / 2, leeway_s)
-    return document
+    return Discovered(document, ahead_s)
 
 
 def content_of(response: httpx.Response) -> dict[str, Any] | None:
@@ -119,33 +128,35 @@ def content_of(response: httpx.Response) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def check_clock(notes: Notes, header: str | None, now: float, leeway_s: int | None) -> None:
-    """The issuer's clock by its `Date` header, which has whole seconds, against ours.
-
-    Args:
-        notes: Where the finding goes.
-        header: The header.
-        now: Our time when it was written.
-        leeway_s: How far it may be off; None where its clock decides nothing here.
-    """
+def ahead(response: httpx.Response, now: float) -> float | None:
+    """How far the clock of a `Date` header, which has whole seconds, is ahead of ours."""
     try:
-        parsed = email.utils.parsedate_to_datetime(header or "")
+        written = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
     except ValueError:
-        notes.warn("its clock could not be read (no `Date` header)", "Compare the clocks by hand.")
+        return None
+    return written.timestamp() + 0.5 - now
+
+
+def check_clock(notes: Notes, ahead_s: float | None, leeway_s: int) -> None:
+    """The issuer's clock against ours."""
+    if ahead_s is None:
+        notes.warn(
+            "its clock could not be read: it sends no `Date` header",
+            "Give a token that was just issued as --token-file, and look at its `iat`.",
+        )
         return
-    skew = round(parsed.timestamp() + 0.5 - now)
+    skew = round(ahead_s)
     found = (
         f"its clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} ours"
         if skew
         else "the clocks agree"
     )
-    leeway = f"`leeway_s` is {leeway_s}" if leeway_s is not None else "that does no harm here"
-    if leeway_s is None or abs(skew) <= max(leeway_s // 2, 2):
-        notes.ok(f"{found} ({leeway})")
+    if abs(skew) <= max(leeway_s // 2, 2):
+        notes.ok(f"{found} (`leeway_s` is {leeway_s})")
     elif abs(skew) <= leeway_s:
-        notes.warn(f"{found} ({leeway})", "Synchronise both clocks (NTP).")
+        notes.warn(f"{found} (`leeway_s` is {leeway_s})", "Synchronise both clocks (NTP).")
     else:
-        notes.fail(f"{found}, and {leeway}", "Synchronise both clocks (NTP).")
+        notes.fail(f"{found}, and `leeway_s` is {leeway_s}", "Synchronise both clocks (NTP).")
 
 
 async def published(client: httpx.AsyncClient, document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -183,8 +194,8 @@ async def keys(
         notes.ok(f"{counted(len(usable), 'signing key')}: {described}{left}")
 
 
-async def examine_client(notes: Notes, keycloak: Keycloak, client_id: str) -> None:
-    """This proxy's client at Keycloak: whether it and its secret are accepted, for introspection too."""
+async def examine_client(notes: Notes, keycloak: Keycloak, client_id: str | None) -> bool:
+    """Whether this proxy's client at Keycloak and its secret are accepted, for introspection too."""
     try:
         await keycloak.openid.a_introspect(NO_TOKEN)
     except KeycloakError as error:
@@ -196,8 +207,22 @@ async def examine_client(notes: Notes, keycloak: Keycloak, client_id: str) -> No
             )
         else:
             notes.fail(f"introspection gives no good answer ({status or 'none'})", "See Keycloak's log.")
-    else:
-        notes.ok(f"the client `{client_id}` is accepted, and may introspect tokens")
+        return False
+    notes.ok(f"the client `{client_id}` is accepted, and may introspect tokens")
+    return True
+
+
+async def own_token(notes: Notes, keycloak: Keycloak, ahead_s: float | None) -> float | None:
+    """How far the clock that a token of our own is issued by is ahead; ``ahead_s`` where there is none."""
+    began = time.time()
+    try:
+        given = await keycloak.openid.a_token(grant_type="client_credentials")
+    except KeycloakError:
+        notes.ok("the client has no service account, which only `directory` needs")
+        return ahead_s
+    notes.ok("its service account signs in (client credentials)")
+    issued = (unverified_claims(str(given.get("access_token"))) or {}).get("iat")
+    return issued + 0.5 - (began + time.time()) / 2 if isinstance(issued, int) else ahead_s
 
 
 async def examine_directory(notes: Notes, directory: Directory) -> None:
@@ -220,9 +245,7 @@ async def examine_gitlab(notes: Notes, source: Gitlab) -> None:
     settings = source.settings
     try:
         async with opened(settings.ca_file, settings.timeout_s) as client:
-            began = time.time()
             found = await client.get(f"{settings.url}{DISCOVERY}")
-            now = (began + time.time()) / 2
             asked = await client.get(f"{settings.url}/oauth/token/info")
     except httpx.HTTPError as error:
         notes.fail(f"{settings.url} cannot be reached: {reason(error)}", _advice("url", reason(error)))
@@ -233,7 +256,6 @@ async def examine_gitlab(notes: Notes, source: Gitlab) -> None:
         )
         return
     notes.ok(f"{settings.url} answers as GitLab does")
-    check_clock(notes, found.headers.get("date"), now, None)
     notes.ok(f"tokens of {counted(len(settings.applications), 'application')} are accepted")
 
 

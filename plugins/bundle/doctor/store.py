@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from crawler.contracts import Layout, Query, Store
 from crawler.errors import CrawlError, StoreCapability, StoreError, StoreUnavailable
+from crawler.stores._connection import denied
 from crawler.stores._embedded import answers, socket_path
 from crawler.stores.milvus import Milvus, MilvusSettings
 from plugins.bundle.doctor.findings import Notes
@@ -125,7 +126,11 @@ async def examine_collection(notes: Notes, store: Store[Any], row: Mapping[str, 
     except StoreUnavailable:
         notes.fail(f"collection `{name}`: the store gave no answer", "See that it is up, and try again.")
     except CrawlError as error:
-        notes.fail(f"collection `{name}`: {error.message}", MISFIT)
+        if isinstance(error, StoreError) and denied(error):
+            todo = "Grant the service's user Search and Query on it."
+            notes.fail(f"collection `{name}`: the service may not search it", todo)
+        else:
+            notes.fail(f"collection `{name}`: {error.message}", MISFIT)
     else:
         notes.ok(f"collection `{name}` is there, with vectors of {wanted}, and can be searched")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
 from plugins.auth.gitlab import Gitlab, GitlabSettings
 from plugins.auth.oidc import Oidc
 from plugins.auth.open_webui import OpenWebui, OpenWebuiSettings
-from plugins.bundle.doctor.findings import Finding
+from plugins.bundle.doctor.findings import Finding, Notes
 from plugins.bundle.doctor.identity import LitellmFacts, check_clock, examine_source
 from plugins.bundle.doctor.token import examine_token
 from plugins.core.config import Config, IdentityConfig, Source
@@ -52,14 +52,22 @@ async def of_source(source: IdentitySource[Any]) -> list[Finding]:
     ("skew_s", "leeway_s", "level"), [(0, 30, "ok"), (20, 30, "warn"), (-20, 30, "warn"), (90, 30, "fail")]
 )
 async def test_clocks_are_compared_with_the_leeway(skew_s: int, leeway_s: int, level: str) -> None:
-    now = float(int(time.time()))
-
-    async def examine(notes: Any) -> None:
-        check_clock(notes, formatdate(now + skew_s, usegmt=True), now + 0.5, leeway_s)
+    async def examine(notes: Notes) -> None:
+        check_clock(notes, skew_s, leeway_s)
 
     [finding] = await found(examine)
     assert finding.level == level
-    assert str(abs(skew_s)) in finding.found or not skew_s
+    assert finding.found.startswith(f"its clock is {abs(skew_s)} s" if skew_s else "the clocks agree")
+
+
+async def test_an_issuers_clock_is_read_from_its_answers_and_from_a_token(realm: Issuer) -> None:
+    assert "the clocks agree" in said(await of_source(source_for(realm)), "ok")
+    client = {"client_id": "litellm", "client_secret": "a-secret-of-the-client"}
+    early = realm.token(iat=int(time.time()) - 90)
+    realm.overrides["introspect"] = (200, {"active": False})
+    realm.overrides["token"] = (200, {"access_token": early})
+    findings = await of_source(source_for(realm, **client))
+    assert re.search(r"its clock is (89|9\d) s behind ours, and `leeway_s` is 30", said(findings, "fail"))
 
 
 async def test_an_issuer_that_calls_itself_otherwise_is_named(realm: Issuer) -> None:
@@ -132,15 +140,15 @@ def changed(**claims: Any) -> Callable[[Issuer], str]:
     return lambda realm: realm.token("alice", **claims)
 
 
-def ago(seconds: float) -> int:
-    return int(time.time() - seconds)
+def timed(claim: str, from_now_s: int) -> Callable[[Issuer], str]:
+    return lambda realm: realm.token("alice", **{claim: int(time.time()) + from_now_s})
 
 
 TOKENS: list[tuple[Callable[[Issuer], str], str]] = [
-    (changed(exp=ago(100)), "exp: expired "),
+    (timed("exp", -100), "exp: expired "),
     (changed(exp=None), "exp is missing"),
-    (changed(nbf=ago(-100)), "nbf: "),
-    (changed(iat=ago(-100)), "s in the future (leeway 30 s)"),
+    (timed("nbf", 100), "nbf: "),
+    (timed("iat", 100), "s in the future (leeway 30 s)"),
     (changed(aud="account"), "aud is account, wanted is litellm"),
     (changed(typ="ID"), "typ is `ID`"),
     (changed(at_hash="x"), "it has an at_hash"),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import SecretStr
 from sqlalchemy import and_, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -158,12 +157,12 @@ class CollectionCatalogue:
             grants=access,
         )
         try:
-            await self._insert(principal, record)
+            await self._insert(record)
         except Conflict:
             if kind == "milvus":
                 await self._check_taken(principal, name)
             raise
-        made = await self._make(record, retrieval, principal.store_credential)
+        made = await self._make(principal, record, retrieval)
         return self._view(principal, await self._gate.as_seen(principal, made), {})
 
     async def _check_milvus(self, principal: Principal, name: str, new: NewCollection) -> None:
@@ -196,21 +195,17 @@ class CollectionCatalogue:
         if name not in standing.visible and not standing.privileges.create:
             raise StoreDenied(CREATE_DENIED)
 
-    async def _insert(self, principal: Principal, record: CollectionRecord) -> None:
+    async def _insert(self, record: CollectionRecord) -> None:
         values = {column.name: getattr(record, column.name) for column in tables.collections.columns}
         try:
             async with self._database.write() as connection:
                 await connection.execute(insert(tables.collections).values(**values))
                 await insert_grants(connection, record.id, record.grants)
-                detail = {"name": record.name, "access": shown(record.grants).model_dump()}
-                await audit.record(
-                    connection, principal, "collection.create", collection_id=record.id, detail=detail
-                )
         except IntegrityError as error:
             raise Conflict("There is already a collection of this name.", param="name") from error
 
     async def _make(
-        self, record: CollectionRecord, retrieval: Retrieval, credential: SecretStr | None
+        self, principal: Principal, record: CollectionRecord, retrieval: Retrieval
     ) -> CollectionRecord:
         """The passages' place in the store; without it the row goes away again.
 
@@ -226,7 +221,7 @@ class CollectionCatalogue:
                 dimension=record.dimension,
                 metric=record.metric,
                 retrieval=retrieval,
-                credential=None if ours else credential,
+                credential=None if ours else principal.store_credential,
             )
             values = {"state": "ready", "store_name": place, "written_at": now()}
         except StoreDenied as error:
@@ -235,6 +230,11 @@ class CollectionCatalogue:
             table = tables.collections
             async with self._database.write() as connection:
                 await connection.execute(update(table).where(table.c.id == record.id).values(**values))
+                if values["state"] == "ready":
+                    detail = {"name": record.name, "access": shown(record.grants).model_dump()}
+                    await audit.record(
+                        connection, principal, "collection.create", collection_id=record.id, detail=detail
+                    )
         return replace(record, **values)
 
     async def _retrieval(self, wanted: str) -> Retrieval:

@@ -12,7 +12,7 @@ from plugins.collections import audit, tables
 from plugins.collections.audit import AuditLog, Refusals, Refused, Wanted
 from plugins.collections.rights import Rights
 from plugins.core.config import AuditConfig
-from plugins.core.errors import Forbidden
+from plugins.core.errors import Forbidden, StoreUnavailable
 from plugins.core.logs import about
 from plugins.core.shapes import AuditEntry
 from tests.support.collections import World, person
@@ -121,6 +121,18 @@ async def test_nobody_reads_it_by_default(world: World) -> None:
         await log.list(world.alice, Wanted())
     with pytest.raises(Forbidden, match="`audit`"):
         log.export(world.alice, Wanted())
+
+
+async def test_a_collection_that_could_not_be_made_is_not_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*arguments: Any, **options: Any) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(world.store, "create", fails)
+    with pytest.raises(StoreUnavailable):
+        await world.collection()
+    assert await logged(world) == []
 
 
 async def test_what_is_dropped_stays_in_the_log(world: World) -> None:

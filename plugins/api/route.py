@@ -213,7 +213,7 @@ def noted(request: Request, error: Exception) -> BackgroundTask | None:
     """What writes the refusal of somebody who signed in to the audit log, once the answer is sent."""
     refusals: Refusals | None = getattr(request.app.state, REFUSALS, None)
     user_id = current().get("user_id")
-    if refusals is None or not user_id or not isinstance(error, BundleError):
+    if refusals is None or not user_id or not isinstance(error, BundleError | CrawlError):
         return None
     wire = to_wire(error)
     if wire.status not in (403, 404):

@@ -24,7 +24,7 @@ from plugins.core.config import Adoption, CollectionsConfig
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 15.0
+EVERY_S = 10.0
 """So often it is looked which collections there are, when somebody asks for any."""
 TIMEOUT_S = 10.0
 AT_ONCE = 8

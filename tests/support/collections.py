@@ -30,6 +30,7 @@ from plugins.collections.originals import Folder
 from plugins.collections.records import CollectionRecord
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
+from plugins.collections.standings import Standings
 from plugins.core.config import (
     CollectionsConfig,
     Config,
@@ -128,7 +129,7 @@ class World:
         self.store = store
         self.model = Model()
         self.database = Database(database_url(config.storage))
-        self.rights = Rights(config)
+        self.rights = Rights(config, Standings(store, config.collections.privileges_cache_s))
         self.originals = Folder(config.storage.data_dir)
         self.queue = Queue(self.database, lease_s=30.0, max_attempts=3, backoff_s=0.001)
         has_model: Callable[[str], bool] = lambda name: name in self.model.names  # noqa: E731

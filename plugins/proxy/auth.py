@@ -236,6 +236,7 @@ def _take(request: Request, header: str) -> SecretStr | None:
         name = header.encode()
         for pairs in (request.headers.raw, request.scope["headers"]):
             pairs[:] = [pair for pair in pairs if pair[0].lower() != name]
+        request.state._cached_headers = None  # LiteLLM's copy, which it makes anew
         request.scope[TAKEN] = SecretStr(value)
     taken: SecretStr | None = request.scope.get(TAKEN)
     return taken

@@ -108,7 +108,8 @@ class Standings:
             entry.standing, entry.privileges_until = Standing(problem=StoreUnavailable()), 0.0
         except StoreError as error:
             entry.standing, entry.privileges_until = Standing(problem=error), 0.0
-        entry.listed_until = started + LISTING_S
+        # From the end, so that those who wait behind a question that took long need not ask it again.
+        entry.listed_until = time.monotonic() + LISTING_S
 
     async def _visible(self, credential: SecretStr) -> frozenset[str]:
         try:

@@ -1,4 +1,5 @@
-"""One embedded store for each module, and a server too where MILVUS_URI is set."""
+"""One embedded store for each module, and a server too where MILVUS_URI is set (with MILVUS_USER and
+MILVUS_PASSWORD, where it asks for them)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from crawler.stores import LiteSupervisor
 from crawler.stores.milvus import Milvus, MilvusSettings
@@ -26,10 +28,15 @@ def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteSupervi
 @pytest.fixture(params=["embedded", "server"] if os.environ.get("MILVUS_URI") else ["embedded"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Milvus]:
     if request.param == "server":
-        uri = os.environ["MILVUS_URI"]
+        password = os.environ.get("MILVUS_PASSWORD")
+        settings = MilvusSettings(
+            uri=os.environ["MILVUS_URI"],
+            user=os.environ.get("MILVUS_USER"),
+            password=SecretStr(password) if password else None,
+        )
     else:
-        uri = str(request.getfixturevalue("supervisor").path)
-    opened = Milvus(MilvusSettings(uri=uri))
+        settings = MilvusSettings(uri=str(request.getfixturevalue("supervisor").path))
+    opened = Milvus(settings)
     yield opened
     await opened.close()
 

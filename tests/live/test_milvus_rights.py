@@ -187,6 +187,18 @@ def test_a_tool_gets_the_credential_of_its_metadata(enforced: House, handbook: s
     assert run("bob", {"milvus_token": 7}).status_code == 400
 
 
+def test_a_documents_audience_counts_beside_milvuss_roles(enforced: House, handbook: str) -> None:
+    document = {"text": "The vault opens with 4711.", "acl": ["user:local/dave"], "id": "vault"}
+    path = f"/v1/collections/{handbook}"
+    added = enforced.ask("alice", "POST", f"{path}/add?wait=true", json={"documents": [document]})
+    assert added.status_code == 200, added.text
+    as_alice = enforced.credentials["alice"]
+    for person, admitted in (("alice", False), ("carol", False), ("dave", True)):
+        found = enforced.ask(person, "POST", f"{path}/search", json={"query": "vault"}, credential=as_alice)
+        assert found.status_code == 200, found.text
+        assert ("4711" in found.text) is admitted, person
+
+
 def test_chat_answers_from_what_the_credential_opens(enforced: House, handbook: str) -> None:
     messages = [{"role": "user", "content": "How long is the notice of termination?"}]
     for named, statuses in ((None, {"alice": 200, "bob": 200}), (handbook, {"alice": 200, "bob": 403})):

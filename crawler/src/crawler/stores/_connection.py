@@ -109,7 +109,11 @@ class Connection:
         async with self._opening:
             if self._client is None:
                 client = self._make()
-                await client.get_server_version()
+                try:
+                    await client.get_server_version()
+                except BaseException:
+                    await self._close(client)
+                    raise
                 self._client = client
             return self._client
 
@@ -117,9 +121,12 @@ class Connection:
         """Close the channel; harmless when repeated."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(grpc.RpcError, MilvusException, TimeoutError):
-                async with asyncio.timeout(self._timeout_s):
-                    await client.close()
+            await self._close(client)
+
+    async def _close(self, client: AsyncMilvusClient) -> None:
+        with contextlib.suppress(grpc.RpcError, MilvusException, TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await client.close()
 
 
 def code(error: BaseException | None) -> int | None:

@@ -13,6 +13,7 @@ from pymilvus import MilvusException  # type: ignore[import-untyped]
 from crawler.errors import CredentialRefused, StoreDenied, StoreError, StoreRefused, StoreUnavailable
 from crawler.stores._callers import Callers
 from crawler.stores._connection import Connection
+from crawler.stores.milvus import Milvus, MilvusSettings
 
 
 class FakeClient:
@@ -23,6 +24,9 @@ class FakeClient:
 
     async def get_server_version(self) -> str:
         return "v2.3.5"
+
+    async def list_collections(self) -> list[str]:
+        return ["handbook"]
 
     async def close(self) -> None:
         self.closed = True
@@ -78,6 +82,22 @@ async def test_a_connection_that_still_answers_is_closed_afterwards() -> None:
     await running
     await use(callers, "b:1")
     assert made.clients["slow:1"].closed
+
+
+class Gullible(Milvus):
+    """A server without authorization: it lets everybody in."""
+
+    def _as_caller(self, credential: SecretStr) -> Connection:
+        def make() -> Any:
+            return FakeClient()
+
+        return Connection(make, 5.0, of_caller=True)
+
+
+async def test_a_server_that_believes_every_name_is_not_asked_about_rights() -> None:
+    store = Gullible(MilvusSettings(uri="http://127.0.0.1:9"))
+    with pytest.raises(StoreUnavailable, match="authorizationEnabled"):
+        await store.visible(SecretStr("root:anything"))
 
 
 class Refused(grpc.RpcError):  # type: ignore[misc]

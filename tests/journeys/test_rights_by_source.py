@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.rights_probe import check, request
+from tests.support.rights_probe import check, nobodys_key_opens_nothing, request
 from tests.support.rights_proxy import Matrix, matrix_proxy
 from tests.support.rights_stage import CLOSED_TEXT, INSIDER, LOCALS, PEOPLE, QUESTION, READERS, Stage
 from tests.support.rights_table import Case, cases
@@ -57,6 +57,10 @@ def test_the_insiders_of_a_source_read_its_closed_documents(on: Stage) -> None:
         for name in (INSIDER, *READERS)
     }
     assert {name for name, answer in answers.items() if CLOSED_TEXT in answer} == {INSIDER}
+
+
+def test_a_key_that_nobody_made_opens_nothing(matrix: Matrix) -> None:
+    nobodys_key_opens_nothing(matrix.stage)
 
 
 @pytest.mark.parametrize("name", PEOPLE)

@@ -2,14 +2,17 @@
 
 The routes of ours in LiteLLM's application are written to the file ``ROUTES_FILE``. The model
 `greedy/<name>` calls the tools that the last user message names as JSON, ``[{"name", "arguments"}]``, and
-then says everything that they answered: the worst model that a user could have.
+then says everything that they answered: the worst model that a user could have. ``PLANT`` is the name of a
+hole to be found.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,17 @@ import litellm
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from litellm.llms.custom_llm import CustomLLM
+from litellm.proxy import proxy_server
 from litellm.proxy.proxy_server import app
 from litellm.types.utils import GenericStreamingChunk, ModelResponse
 from litellm.utils import custom_llm_setup
 
+from plugins.collections.search import Searcher
+from plugins.core.identity import Principal
+from plugins.core.ports import Call, ToolResult
+from plugins.core.toolbox import Toolbox
 from plugins.entry import authenticate
-from plugins.proxy import mount
+from plugins.proxy import auth, mount
 
 __all__ = ["authenticate"]
 
@@ -99,6 +107,42 @@ def piece(text: str = "", tool: Any = None, finish: str = "") -> GenericStreamin
         text=text, tool_use=tool, is_finished=bool(finish), finish_reason=finish, usage=usage, index=0
     )
 
+
+def names_need_no_right() -> None:
+    """Chat does not look at the right to a collection that a request names."""
+    real = Searcher._queryable
+
+    async def queryable(self: Searcher, connection: Any, principal: Any, named: Any) -> Any:
+        if named and sys._getframe(1).f_code.co_name == "queryable":
+            return [await self._gate.find(connection, ref) for ref in named]
+        return await real(self, connection, principal, named)
+
+    Searcher._queryable = queryable  # type: ignore[method-assign]
+
+
+def tools_run_as_an_insider() -> None:
+    """The tools that a model calls run as somebody else than who asked."""
+    real = Toolbox.run_for_model
+    other = Principal(source="local", subject="insider", username="insider", groups=frozenset({"insiders"}))
+
+    async def run(self: Toolbox, name: str, arguments: Any, call: Call, timeout_s: float) -> ToolResult:
+        return await real(self, name, arguments, replace(call, principal=other), timeout_s)
+
+    Toolbox.run_for_model = run  # type: ignore[method-assign]
+
+
+def every_key_is_the_master_key() -> None:
+    """What is handed back to LiteLLM is not what the client sent."""
+    auth._handed_back = lambda key: proxy_server.master_key  # type: ignore[assignment,return-value]
+
+
+PLANTS = {
+    plant.__name__: plant
+    for plant in (names_need_no_right, tools_run_as_an_insider, every_key_is_the_master_key)
+}
+"""Holes, for the tests that must find them."""
+if os.environ.get("PLANT"):
+    PLANTS[os.environ["PLANT"]]()
 
 litellm.custom_provider_map.append({"provider": "greedy", "custom_handler": Greedy()})
 custom_llm_setup()  # type: ignore[no-untyped-call]

@@ -10,11 +10,12 @@ import httpx
 
 from plugins.core.wire import TABLE
 from tests.support.rights_stage import QUESTION, Stage
-from tests.support.rights_table import CHAT, Case
+from tests.support.rights_table import CHAT, Case, rows
 
 NOBODYS_COLLECTION = "no-such-collection"
 NOBODYS_DOCUMENT = "file-00000000000000000000000000000000"
 NOBODYS_JOB = "job_00000000000000000000000000000000"
+NOBODYS_KEY = "sk-nobody-ever-made-this-key-0123456789"
 TYPES = {(wire.status, wire.type) for wire in TABLE.values()}
 
 
@@ -159,3 +160,18 @@ def check_twin(stage: Stage, case: Case, asked: Request, answer: httpx.Response)
         nothing["collection"] = NOBODYS_COLLECTION
     twin = replace(asked, names={**asked.names, **nothing}).send(stage.client(case.identity))
     assert (twin.status_code, twin.json()) == (answer.status_code, answer.json()), f"{case}: {twin.text}"
+
+
+def nobodys_key_opens_nothing(stage: Stage) -> None:
+    """A key that nobody made is refused on every route that needs a sign-in.
+
+    Raises:
+        AssertionError: It is not.
+    """
+    headers = {"authorization": f"Bearer {NOBODYS_KEY}"}
+    with httpx.Client(base_url=stage.url, headers=headers, timeout=60, trust_env=False) as client:
+        for row in rows():
+            if row.expected["none"] == 401:
+                path = row.route.format(collection=stage.collection, document="x", job="x")
+                answer = client.request(row.method, path, json={} if row.method != "GET" else None)
+                assert answer.status_code == 401, f"{row}: {answer.status_code} for a key that nobody made"

@@ -62,9 +62,15 @@ class Matrix:
 
 @contextmanager
 def matrix_proxy(
-    folder: Path, tenants: Sequence[Tenant] = (LOCALS,), sources: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    tenants: Sequence[Tenant] = (LOCALS,),
+    sources: Sequence[Mapping[str, Any]] = (),
+    plant: str = "",
 ) -> Iterator[Matrix]:
-    """The proxy with a prepared stage for each tenant; ``sources`` are those that know the others."""
+    """The proxy with a prepared stage for each tenant; ``sources`` are those that know the others.
+
+    ``plant`` is a hole of `rights_entry`.
+    """
     routes = folder / "routes.json"
     prompts = folder / "config" / "prompts"
     prompts.mkdir(parents=True)
@@ -72,7 +78,9 @@ def matrix_proxy(
     (prompts / "answer.md").write_text(prompt, encoding="utf-8")
     config = {**configuration(tenants, sources), "chat": CHAT_CONFIG}
     with ExitStack() as stack:
-        running = stack.enter_context(proxy(folder, LITELLM, config, {"ROUTES_FILE": str(routes)}))
+        running = stack.enter_context(
+            proxy(folder, LITELLM, config, {"ROUTES_FILE": str(routes), "PLANT": plant})
+        )
         made = {tenant: stack.enter_context(stage(running.url, tenant)) for tenant in tenants}
         yield Matrix(made, running.log_file, json.loads(routes.read_text(encoding="utf-8")))
 

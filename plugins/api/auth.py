@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
@@ -86,21 +86,6 @@ class ResourceMetadata(Shape):
     resource_name: str = "LiteLLM proxy with collections"
 
 
-class Unstored(Route):
-    """Answers that no cache may keep."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_unstored(request: Request) -> Response:
-            response = await handle(request)
-            response.headers["Cache-Control"] = "no-store"
-            response.headers["Pragma"] = "no-cache"  # RFC 6749, section 5.1
-            return response
-
-        return handle_unstored
-
-
 def router(
     doors: Doors,
     authenticated: Callable[..., Awaitable[Principal]],
@@ -109,7 +94,7 @@ def router(
     toolbox: Toolbox,
 ) -> APIRouter:
     """``standing_of`` answers what LiteLLM lets the caller do, once ``authenticated`` let them in."""
-    routes = APIRouter(route_class=Unstored, tags=["sign-in"])
+    routes = APIRouter(route_class=Route, tags=["sign-in"])
     _add_sign_in(routes, doors)
     _add_sign_out(routes, doors)
     _add_metadata(routes, doors)

@@ -165,6 +165,8 @@ class Route(APIRoute):
                 response = explain(request, error)
                 response.background = noted(request, error)
             response.headers[REQUEST_ID_HEADER] = request_id(request)
+            # what is answered to one person is for no cache: a session's cookie does not keep it out of them
+            response.headers.setdefault("Cache-Control", "no-store")
             log.log(
                 logging.DEBUG if self.path.startswith("/health") else logging.INFO,
                 "%s %s: %d in %.0f ms",

@@ -98,7 +98,7 @@ class Doors:
 
 
 class Page(Route):
-    """A route for people: nothing of it is kept in a cache, and errors are a page for who asks for HTML."""
+    """A route for people: errors are a page for who asks for HTML."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -110,7 +110,6 @@ class Page(Route):
                 kept = {k: v for k, v in response.headers.items() if not k.startswith("content-")}
                 response = HTMLResponse(_page(message), response.status_code, kept)
                 response.headers["Content-Security-Policy"] = "default-src 'none'"
-            response.headers["Cache-Control"] = "no-store"
             response.headers["Referrer-Policy"] = "no-referrer"  # the callback's address has the code
             return response
 

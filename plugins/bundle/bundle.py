@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import sys
 from typing import Any
 
@@ -57,6 +58,8 @@ from plugins.proxy.auth import Authenticate
 from plugins.proxy.chat import ChatHooks, ChatParts
 from plugins.proxy.models import RouterEmbed, has_model
 from plugins.proxy.mount import authenticated, is_admin, mount, standing_of
+
+log = logging.getLogger(__name__)
 
 
 class Bundle:
@@ -120,7 +123,12 @@ class Bundle:
         by_name = {source.name: source for source in self.sources}
         sessions = SessionSource(settings, by_name, self.database, url)
         revocations = Revocations(self.database, settings.revocation_s)
-        return sign_in.Doors(self.sources, sessions, revocations, settings, url)
+        doors = sign_in.Doors(self.sources, sessions, revocations, settings, url)
+        if doors.are_open and not url.startswith("https:"):
+            log.warning(
+                "chat.public_base_url is not https: browsers sign in only on this machine (`localhost`)"
+            )
+        return doors
 
     def _open_proxy(self, config: Config) -> None:
         doors = self.doors = self._open_sign_in(config)

@@ -11,8 +11,9 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from crawler.contracts import FieldType, Layout, Metric
 from crawler.errors import ConfigError
@@ -226,6 +227,14 @@ class ChatConfig(Settings):
     """Tools of one round that run at once."""
     prompt: str = "answer.md"
     """The file in `config/prompts/` that tells the model how to cite."""
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("https", "http") or not url.hostname or url.query or url.fragment:
+            raise ValueError("must be the address of this proxy: `https://llm.example.com`")
+        return value
 
 
 class Config(Settings):

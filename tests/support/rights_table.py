@@ -14,7 +14,6 @@ Identity = Literal["none", "stranger", "discover", "query", "add", "member", "ma
 IDENTITIES: tuple[Identity, ...] = get_args(Identity)
 CHAT = "/v1/chat/completions"
 HEAD = ["method", "route", "case", "document", "needs", *IDENTITIES]
-OPEN_HEAD = ["method", "route", "takes", "nobody can sign in"]
 
 
 @dataclass(frozen=True)
@@ -31,17 +30,6 @@ class Row:
     def __str__(self) -> str:
         words = [self.method, self.route, self.case, self.document]
         return " ".join(word for word in words if word)
-
-
-@dataclass(frozen=True)
-class OpenRoute:
-    """A route that asks for no sign-in."""
-
-    method: str
-    route: str
-    takes: str
-    status: int
-    """Where nobody can sign in."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +65,6 @@ def rows() -> list[Row]:
         expected = {who: int(status) for who, status in zip(IDENTITIES, statuses, strict=True)}
         found.append(Row(method, route.strip("`"), case, document, needs, expected))
     return found
-
-
-def open_routes() -> list[OpenRoute]:
-    """Every route through which one signs in and out."""
-    return [
-        OpenRoute(method, route.strip("`"), takes, int(status))
-        for method, route, takes, status in tables(OPEN_HEAD)
-    ]
 
 
 def cases(*, chat: bool) -> list[Case]:

@@ -51,6 +51,7 @@ class Adopter:
         self._store = store
         self._entries = config.adopt
         self._problems: dict[str, str] = {}
+        self._taken: set[str] = set()
         self._until = 0.0
         self._looking = asyncio.Lock()
 
@@ -127,7 +128,9 @@ class Adopter:
                 await connection.execute(insert(table).values(**values))
         except IntegrityError:
             # Another process was faster, or a collection of ours has the name.
-            log.warning("The collection %s of Milvus is not adopted: its name is taken", record.name)
+            if record.id not in self._taken:
+                log.warning("The collection %s of Milvus is not adopted: its name is taken", record.name)
+            self._taken.add(record.id)
 
 
 def _record(found: _Found) -> CollectionRecord:

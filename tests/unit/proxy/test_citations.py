@@ -46,6 +46,25 @@ def test_the_address_opens_the_document_at_its_page() -> None:
     assert second == "https://proxy.example/v1/collections/vs_h/documents/d1/content"
 
 
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ("https://intranet.example/a", "https://intranet.example/a"),
+        ("yard.pdf", None),
+        ("javascript:alert(1)", None),
+        ("file:///etc/passwd", None),
+    ],
+)
+def test_what_has_no_document_here_links_to_its_source_or_nowhere(source: str, url: str | None) -> None:
+    citations = Citations("https://proxy.example")
+    citations.number([a_passage("x").model_copy(update={"source": source})])
+    links = [annotation["url_citation"]["url"] for annotation in citations.annotations("[1]")]
+    assert links == ([url] if url else [])
+    [result] = citations.search_results("[1]")
+    assert result["url"] == url
+    assert citations.source_event(1)["data"]["source"].get("url") == url
+
+
 def test_an_id_cannot_change_the_address() -> None:
     citations = Citations("https://proxy.example")
     citations.number([a_passage("x", "../../admin?")])

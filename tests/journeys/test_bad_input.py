@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import MAX_UPLOAD_BYTES
 from tests.support.quickstart import Quickstart
+from tests.support.rights_open import OpenRoute, open_routes
 from tests.unit.crawler.samples import encrypted_pdf, pdf
 
 LIMIT_S = 30.0
@@ -68,6 +69,15 @@ def test_a_name_of_255_characters_is_taken_and_a_second_time_it_is_a_conflict(ru
 def test_who_may_not_create_is_told_the_right(running: Quickstart) -> None:
     answer = running.http("bob").post("/v1/collections/new", json={"name": "bobs"})
     assert "`create`" in error_of(answer, 403, "permission_denied")["message"]
+
+
+@pytest.mark.parametrize("route", open_routes(), ids=str)
+def test_where_nobody_can_sign_in_no_password_and_no_token_opens_anything(
+    running: Quickstart, route: OpenRoute
+) -> None:
+    answer = route.ask(running.http("alice"))
+    assert answer.status_code == route.status, answer.text
+    assert "set-cookie" not in answer.headers
 
 
 def test_an_unknown_collection_is_404_on_every_route_and_not_repeated(running: Quickstart) -> None:

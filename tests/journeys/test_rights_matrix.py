@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.support.proxy import MASTER_KEY
-from tests.support.rights_open import OpenRoute, open_routes
+from tests.support.rights_open import open_routes
 from tests.support.rights_probe import NOBODYS_COLLECTION, chat_options, check, request
 from tests.support.rights_proxy import Matrix, greedy_calls, matrix_proxy
 from tests.support.rights_stage import (
@@ -71,14 +71,6 @@ def test_every_row_has_its_own_request(matrix: Matrix) -> None:
 def test_every_route_depends_on_a_sign_in_but_health_and_those_to_sign_in(matrix: Matrix) -> None:
     unasked = {route["path"] for route in matrix.routes if not route["authenticated"]}
     assert unasked == {"/health/collections", *(route.route for route in open_routes())}
-
-
-@pytest.mark.parametrize("route", open_routes(), ids=str)
-def test_where_nobody_can_sign_in_no_password_or_token_opens_anything(on: Stage, route: OpenRoute) -> None:
-    for identity in IDENTITIES:
-        answer = route.ask(on.client(identity))
-        assert answer.status_code == route.status, answer.text
-        assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("case", cases(chat=False), ids=str)

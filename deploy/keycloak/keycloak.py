@@ -44,7 +44,7 @@ JAVA_OPTS = "-Dfile.encoding=UTF-8 -Xms64m -Xmx512m -XX:TieredStopAtLevel=1 -XX:
 """Halves the time to start and the memory of the defaults."""
 MISSING = (
     f"Keycloak needs Java {JAVA} or later and Maven (Debian: apt install openjdk-17-jre-headless maven), "
-    "or Docker or Podman. Or set KEYCLOAK_URL to a server that runs."
+    "or Docker or Podman."
 )
 
 

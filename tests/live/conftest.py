@@ -43,7 +43,7 @@ def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         try:
             running = stack.enter_context(server(tmp_path_factory.mktemp("keycloak") / "keycloak.log"))
         except Unavailable as error:
-            pytest.skip(str(error))
+            pytest.skip(f"{error} Or set KEYCLOAK_URL to a server that runs.")
         yield running
 
 

@@ -24,6 +24,8 @@ CA_FILE = os.environ.get("KEYCLOAK_CA_FILE")
 """PEM file of the authority that a Keycloak of one's own is certified by."""
 SECRETS = {"litellm": "litellm-secret", "ingest": "ingest-secret", "open-webui": "open-webui-secret"}
 TIMEOUT_S = 30
+UNLOCKED = {"bruteForceProtected": False}
+"""Else the tests' own wrong passwords lock people out for a minute."""
 
 
 class Realm:
@@ -140,7 +142,7 @@ def admin(server: Server, realm_name: str) -> KeycloakAdmin:
 def throwaway(server: Server, **settings: Any) -> Iterator[Realm]:
     """A realm that nobody else uses, with these settings changed; it is removed in any case."""
     name = f"test-{secrets.token_hex(6)}"
-    admin(server, "master").create_realm({**realm(name), **settings})
+    admin(server, "master").create_realm({**realm(name), **UNLOCKED, **settings})
     # a new sign-in: the admin's token from before has no rights in the new realm
     made = Realm(server, name)
     try:

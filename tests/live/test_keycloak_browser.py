@@ -82,15 +82,15 @@ async def test_the_token_of_someone_who_signed_in_to_open_webui_is_let_in(
             await page.open(f"{address}?{urlencode({**question, 'state': state})}")
             if state == "first":
                 await page.sign_in("bob", "bob-pw")
-            back = await page.until(f"location.search.includes('state={state}') && location.href")
-            codes.append(parse_qs(urlsplit(back).query)["code"][0])
+            given = "new URLSearchParams(location.search)"
+            codes.append(await page.until(f"{given}.get('state') == '{state}' && {given}.get('code')"))
     form = {"grant_type": "authorization_code", "redirect_uri": callback}
     stolen = realm.post("token", "open-webui", **form, code=codes[0], code_verifier=secrets.token_urlsafe(48))
     assert (stolen.status_code, stolen.json()["error"]) == (400, "invalid_grant")
-    given = realm.post("token", "open-webui", **form, code=codes[1], code_verifier=verifier).json()
-    assert claims_of(given["access_token"])["azp"] == "open-webui"
-    assert tools(proxy, given["access_token"]) == EVERYONE
-    assert "not for this service" in refusal(proxy, given["id_token"])
+    tokens = realm.post("token", "open-webui", **form, code=codes[1], code_verifier=verifier).json()
+    assert claims_of(tokens["access_token"])["azp"] == "open-webui"
+    assert tools(proxy, tokens["access_token"]) == EVERYONE
+    assert "not for this service" in refusal(proxy, tokens["id_token"])
 
 
 async def test_without_pkce_our_client_gets_no_code(realm: Realm, proxy: Proxy) -> None:

@@ -132,6 +132,8 @@ class OpenWebui(IdentitySource[OpenWebuiSettings]):
     ``exp``; HS256); RFC 7515, RFC 7519, RFC 8725 (best practices).
     """
 
+    secret_headers = frozenset({JWT_HEADER})
+
     def __init__(self, settings: OpenWebuiSettings, name: str) -> None:
         super().__init__(settings, name)
         self._digest = known_digest(settings.key)

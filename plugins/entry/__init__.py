@@ -19,9 +19,11 @@ from litellm.proxy.proxy_server import app
 from plugins.bundle.bundle import started
 from plugins.core import logs
 from plugins.models import register
+from plugins.proxy.auth import hash_refused_keys
 
 # Without it LiteLLM checks neither the allowed models nor the budget of what custom_auth returns.
 litellm.enable_post_custom_auth_checks = True
+hash_refused_keys()
 logs.configure()
 register()
 

@@ -6,16 +6,19 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from fastapi import Request
 from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
 from litellm.proxy import proxy_server
-from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth, hash_token
 from litellm.proxy.auth import user_api_key_auth as litellm_auth
-from litellm.proxy.auth.auth_exception_handler import DB_UNAVAILABLE_FALLBACK_USER_ID
+from litellm.proxy.auth.auth_exception_handler import (
+    DB_UNAVAILABLE_FALLBACK_USER_ID,
+    UserAPIKeyAuthExceptionHandler,
+)
 from pydantic import Field, SecretStr
 
 from plugins.auth._sessions import COOKIE, cookie_of
@@ -41,6 +44,8 @@ UNKNOWN_ISSUER = (
 
 TAKEN = "collections.store_credential"
 """Where the ASGI scope keeps a credential that was taken out of the headers."""
+KEPT = "collections.headers"
+"""Where it keeps those headers of identity sources that were taken out."""
 SESSION = "collections.session"
 """Where it keeps the cookie of a session that was taken out."""
 _store_credential: ContextVar[SecretStr | None] = ContextVar("store_credential", default=None)
@@ -105,6 +110,7 @@ class Authenticate:
         self._sources: tuple[IdentitySource[Any], ...] = (*([sessions] if sessions else ()), *sources)
         self._guards = tuple(guards)
         self._header = (store_credential_header or "").lower()
+        self._secret_headers = frozenset[str]().union(*(source.secret_headers for source in sources))
         self._allowances = [(_in_full(entry, names), entry) for entry in allowances]
 
     async def __call__(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
@@ -128,7 +134,7 @@ class Authenticate:
         given = _take(request, self._header)
         _store_credential.set(given)
         try:
-            principal = await self.principal(_credential(request, api_key))
+            principal = await self.principal(_credential(request, api_key, self._secret_headers))
         except HandBack:
             return _handed_back(api_key)
         for guard in self._guards:
@@ -269,9 +275,37 @@ def _handed_back(key: str) -> str:
     return key
 
 
-def _credential(request: Request, api_key: str) -> Credential:
+def _headers(request: Request, secret: Collection[str]) -> dict[str, str]:
+    """By lower-case name; several of one name are joined with commas (RFC 9110, section 5.3).
+
+    The secret ones are taken out of the request: LiteLLM logs headers, and may send them to models.
+    """
+    found: dict[str, str] = dict(request.scope.get(KEPT, {}))
+    for name, value in request.headers.items():
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    request.scope[KEPT] = {name: value for name, value in found.items() if name in secret}
+    for pairs in (request.headers.raw, request.scope["headers"]):
+        pairs[:] = [pair for pair in pairs if pair[0].decode("latin-1").lower() not in secret]
+    return found
+
+
+def hash_refused_keys() -> None:
+    """Let LiteLLM's failure hooks and logs have the hash of a refused request's key.
+
+    LiteLLM hashes keys that begin with `sk-` and JWTs; an opaque access token would be there as it is, a good
+    one too where a limit or an outage refused it. No hook comes before that.
+    """
+    handle = UserAPIKeyAuthExceptionHandler.handle_authentication_error
+
+    async def hashed(api_key: str, **others: Any) -> UserAPIKeyAuth:
+        return await handle(api_key=hash_token(api_key) if api_key else api_key, **others)
+
+    setattr(UserAPIKeyAuthExceptionHandler, handle.__name__, staticmethod(hashed))
+
+
+def _credential(request: Request, api_key: str, secret: Collection[str]) -> Credential:
     session = _take_session(request)
-    headers = {name.lower(): value for name, value in request.headers.items()}
+    headers = _headers(request, secret)
     if session is not None:
         headers["cookie"] = f"{COOKIE}={session}"
     return Credential(

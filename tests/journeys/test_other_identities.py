@@ -140,6 +140,13 @@ def test_the_headers_without_the_service_key_are_ignored(stock: Proxy, realm: Is
     assert "not known" in message(ask(stock, [bearer("sk-guessed-0123456789"), *headers]))
 
 
+def test_a_user_header_that_comes_twice_is_refused(stock: Proxy) -> None:
+    for first, second in (("alice", "bob"), ("bob", "alice"), ("alice", "alice")):
+        headers = [bearer(open_webui.KEY), (HEADER, user_token(first)), (HEADER.lower(), user_token(second))]
+        assert "came twice" in message(ask(stock, headers))
+        assert "came twice" in message(get(stock, "/v1/whoami", headers))
+
+
 def test_a_gitlab_token_is_served_and_another_applications_is_not(stock: Proxy, git: Gitlab) -> None:
     assert said(ask(stock, [bearer(git.token("alice"))])) == "gitlab/alice"
     theirs = git.token("alice", application={"uid": "of-another"})
@@ -157,3 +164,35 @@ def test_while_gitlab_is_down_who_is_signed_in_goes_on_and_others_get_503(stock:
         git.down = False
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "identity_unavailable")
     assert answer.headers["retry-after"]
+
+
+def test_no_log_has_the_credential_of_a_failed_request(stock: Proxy, git: Gitlab) -> None:
+    forbidden: Headers = [bearer(git.token("bob"))]
+    of_another: Headers = [bearer(git.token("bob", application={"uid": "another"}))]
+    wrong: Headers = [bearer(open_webui.KEY), (HEADER, user_token("alice") + "x")]
+    for headers, model in ((forbidden, "secret"), (of_another, "open"), (wrong, "open")):
+        assert ask(stock, headers, model=model).status_code in (401, 403)
+        failed = get(stock, "/v1/seen", [bearer(LOCAL_KEY)]).json()["failed"]
+        for _, value in headers:
+            assert value.removeprefix("Bearer ") not in failed
+            assert value.removeprefix("Bearer ") not in stock.log
+
+
+def test_no_log_has_the_credential_of_a_request_that_was_served(stock: Proxy, git: Gitlab) -> None:
+    for headers in ([bearer(open_webui.KEY), (HEADER, user_token("carol"))], [bearer(git.token("carol"))]):
+        user = said(ask(stock, headers))
+        logged = wait_for(
+            lambda: get(stock, "/v1/seen", [bearer(LOCAL_KEY)]).json().get("logged", {}),
+            lambda found, user=user: found.get("user") == user,
+        )
+        for _, value in headers:
+            assert value.removeprefix("Bearer ") not in f"{logged}{stock.log}"
+
+
+def wait_for(look: Any, good: Any) -> Any:
+    """What ``look`` answers as soon as it is good; it is asked at most 200 times, each a request."""
+    for _ in range(200):
+        found = look()
+        if good(found):
+            return found
+    raise AssertionError("it did not come")

@@ -17,10 +17,11 @@ from plugins.core.config import folder, load
 from plugins.core.errors import BundleError
 from plugins.core.identity import Credential, Principal
 from plugins.core.ports import IdentitySource
-from plugins.proxy.auth import Authenticate, PrincipalAuth, principal_of
+from plugins.proxy.auth import Authenticate, PrincipalAuth, hash_refused_keys, principal_of
 from plugins.proxy.mount import authenticated, mount
 
 litellm.enable_post_custom_auth_checks = True
+hash_refused_keys()
 logs.configure()
 
 config = load(folder())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +58,7 @@ class House:
 
     def ask(self, person: str, method: str, path: str, **request: Any) -> httpx.Response:
         credential = request.pop("credential", self.credentials.get(person))
-        headers = {"Authorization": f"Bearer {key(person)}"}
+        headers = {"Authorization": f"Bearer {request.pop('token', key(person))}"}
         if credential:
             headers[HEADER] = credential
         answer = httpx.request(
@@ -76,16 +76,21 @@ class House:
 
 @contextmanager
 def house(
-    folder: Path, server: Server, collections: Mapping[str, Any], uri: str | None = None
+    folder: Path,
+    server: Server,
+    collections: Mapping[str, Any],
+    *,
+    uri: str | None = None,
+    issuers: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[House]:
-    """The proxy, with `collections` as its settings of collections."""
+    """The proxy, with `collections` as its settings of collections and further identity sources."""
     prompts = folder / "config" / "prompts"
     prompts.mkdir(parents=True)
     (prompts / "answer.md").write_text(
         (ROOT / "config" / "prompts" / "answer.md").read_text(encoding="utf-8"), encoding="utf-8"
     )
     keys = [{"key": key(person), "user": person} for person in PEOPLE]
-    sources = [{"use": "api_keys", "name": "local", "keys": keys}, {"use": "litellm"}]
+    sources = [{"use": "api_keys", "name": "local", "keys": keys}, {"use": "litellm"}, *issuers]
     store = {"use": "milvus", "uri": uri or server.uri, "user": server.user, "password": server.password}
     tools = ("search_documents", "list_collections", "read_document")
     config: dict[str, Any] = {

@@ -12,6 +12,7 @@ import pytest
 
 from tests.live.milvus import Server, milvus
 from tests.live.milvus_proxy import CACHE_S, NONE, House, house
+from tests.support.issuer import Issuer, issuer
 from tests.support.quickstart import until
 
 __all__ = ["milvus"]
@@ -23,10 +24,24 @@ LEAVE = "# Leave\n\nNotice of termination is thirty days, to the end of a month.
 
 
 @pytest.fixture(scope="module")
-def enforced(milvus: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def tokens() -> Iterator[Issuer]:
+    """An issuer whose tokens may carry a Milvus credential."""
+    with issuer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def enforced(milvus: Server, tokens: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Rights are Milvus's: alice may do everything with what the tests make, bob has no role at all."""
     settings = {"rights": "milvus", "privileges_cache_s": CACHE_S}
-    with house(tmp_path_factory.mktemp("enforced"), milvus, settings) as running:
+    oidc = {
+        "use": "oidc",
+        "name": "keycloak",
+        "issuer": tokens.url,
+        "audience": "litellm",
+        "store_credential_claim": "milvus.credential",
+    }
+    with house(tmp_path_factory.mktemp("enforced"), milvus, settings, issuers=[oidc]) as running:
         everything = ("Collection", "*", "*"), ("Global", "*", "*")
         running.credentials["alice"] = milvus.person("alice", *everything)
         running.credentials["bob"] = milvus.person("bob")
@@ -171,6 +186,28 @@ def test_the_master_key_has_the_rights_of_the_credential_that_comes_with_it(
 ) -> None:
     assert search(enforced, "master", handbook) == (404, None)
     assert search(enforced, "master", handbook, credential=enforced.credentials["alice"]) == (200, None)
+
+
+def test_a_token_brings_the_credential_in_its_claim(enforced: House, tokens: Issuer, handbook: str) -> None:
+    def searched(**claims: Any) -> int:
+        return search(enforced, "", handbook, token=tokens.token("alice", **claims))[0]
+
+    assert searched() == 404
+    assert searched(milvus={"credential": enforced.credentials["alice"]}) == 200
+    assert searched(milvus={"credential": enforced.credentials["bob"]}) == 403
+    assert searched(milvus={"credential": "alice:wrong"}) == 403
+
+
+def test_a_chat_with_a_wrong_credential_tells_what_to_do(enforced: House, handbook: str) -> None:
+    messages = [{"role": "user", "content": "How long is the notice of termination?"}]
+    body: dict[str, Any] = {"model": "extractive", "messages": messages}
+    for tools, status in (([{"type": "file_search", "vector_store_ids": [handbook]}], 403), (None, 200)):
+        answer = enforced.ask(
+            "alice", "POST", "/v1/chat/completions", json=body | {"tools": tools}, credential="alice:wrong"
+        )
+        assert answer.status_code == status, answer.text
+        assert "user and password" in answer.text
+        assert "thirty days" not in answer.text
 
 
 def test_a_tool_gets_the_credential_of_its_metadata(enforced: House, handbook: str) -> None:

@@ -319,11 +319,7 @@ class Store(ABC, Generic[C]):
         """The passages of one revision of a document in their order, optionally of a page span."""
 
     async def visible(self, credential: SecretStr) -> frozenset[str]:
-        """The collections that the credential's holder sees, asked as that holder.
-
-        Raises:
-            StoreCapability: The database does not tell people apart.
-        """
+        """The collections that the credential's holder sees, asked as that holder."""
         raise StoreCapability("This vector store has no users of its own.")
 
     async def privileges(self, credential: SecretStr) -> Privileges:
@@ -347,10 +343,7 @@ class Store(ABC, Generic[C]):
         self, name: str, layout: Layout, vector: Sequence[float], limit: int
     ) -> list[ForeignHit]:
         """The best passages of a collection that others made, whoever asks: it knows no audiences.
-
-        Raises:
-            StoreMismatch: It does not have these fields, or it is one of ours.
-        """
+        Raises as ``outline`` does."""
         raise StoreCapability("This vector store has no collections of others.")
 
     @abstractmethod

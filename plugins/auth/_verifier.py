@@ -109,12 +109,12 @@ class Verifier:
         return Kind("ID token", {None, "jwt"}, registry, NOT_ID_TOKEN, is_it)
 
     def logout_token(self, client_id: str) -> Kind:
-        """OpenID Connect Back-Channel Logout 1.0, section 2.6."""
+        """OpenID Connect Back-Channel Logout 1.0, section 2.6, but for whom it names."""
 
         def is_it(claims: Claims) -> bool:
             events = claims.get("events")
             is_logout = isinstance(events, dict) and isinstance(events.get(LOGOUT_EVENT), dict)
-            return is_logout and "nonce" not in claims and ("sub" in claims or "sid" in claims)
+            return is_logout and "nonce" not in claims
 
         registry = self._claims([client_id], "Logout", jti={"essential": True})
         return Kind("logout token", {"logout+jwt", "jwt"}, registry, NOT_LOGOUT_TOKEN, is_it)

@@ -135,7 +135,8 @@ class Bundle:
         self.authenticate = Authenticate(
             self.sources,
             config.identity.allowances,
-            guards=[doors.revocations, Sightings(self.database)],
+            # only who signs in here can be signed out here
+            guards=[*([doors.revocations] if doors.are_open else []), Sightings(self.database)],
             sessions=doors.sessions if doors.are_open else None,
             store_credential_header=config.identity.store_credential_header,
         )

@@ -1,4 +1,4 @@
-"""What an issuer says of opaque tokens: asked rarely, kept briefly."""
+"""What an issuer says of tokens: asked rarely, kept briefly."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ class Answers(Generic[T]):
     """Asks about each token once, with one request in flight for it, and keeps the answer.
 
     Everything is kept by the hash of the whole token. Answers count from when they were asked for.
-    Refusals are kept for ``REFUSED_S``. Tokens that were never good cost the issuer at most ``BURST``
-    requests at once and ``PER_S`` a second, whoever sends them; those above that raise IdentityUnavailable.
-    At most ``MAX_TOKENS`` answers of each kind are kept, and refusals push out no good answer. Bound to the
-    event loop of its first use.
+    Refusals are kept for ``REFUSED_S``. At most ``MAX_TOKENS`` answers of each kind are kept, and refusals
+    push out no good answer. Bound to the event loop of its first use.
 
     Args:
         ask: The answer, and for how many seconds it may be kept; raises Unauthenticated where the token is
             not good, IdentityUnavailable where that cannot be told.
+        untrusted: Whether anybody's text comes here as a token. Then those that were never good cost the
+            issuer at most ``BURST`` requests at once and ``PER_S`` a second, whoever sends them; those above
+            that raise IdentityUnavailable.
     """
 
-    def __init__(self, ask: Callable[[SecretStr], Awaitable[tuple[T, float]]]) -> None:
+    def __init__(self, ask: Callable[[SecretStr], Awaitable[tuple[T, float]]], *, untrusted: bool) -> None:
         self._ask = ask
+        self._untrusted = untrusted
         self._good: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[T]] = {}
@@ -59,7 +61,7 @@ class Answers(Generic[T]):
             self._good.move_to_end(digest)
             return known[1]
         if digest not in self._asking:
-            if known is None:
+            if known is None and self._untrusted:
                 self._spend(now)
             task = asyncio.create_task(self._asked(digest, token, is_new=known is None))
             task.add_done_callback(lambda done: self._done(digest, done))

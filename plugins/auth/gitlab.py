@@ -96,7 +96,7 @@ class Gitlab(IdentitySource[GitlabSettings]):
 
     def __init__(self, settings: GitlabSettings, name: str) -> None:
         super().__init__(settings, name)
-        self._answers = Answers(self._ask)
+        self._answers = Answers(self._ask, untrusted=True)
         self._client: httpx.AsyncClient | None = None
 
     def accepts(self, credential: Credential) -> bool:

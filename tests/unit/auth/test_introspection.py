@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from pydantic import ValidationError
 
-from plugins.auth import _introspection
+from plugins.auth import _answers
 from plugins.auth.oidc import Oidc, OidcSettings
 from plugins.core.errors import IdentityUnavailable
 from tests.support.issuer import Issuer, issuer
@@ -90,6 +90,17 @@ async def test_many_requests_with_one_token_share_one_question(source: Oidc, rea
     assert asked(realm) == 1
 
 
+async def test_many_people_who_come_at_once_are_all_let_in(
+    realm: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_answers, "BURST", 1)
+    source = source_for(realm, **CLIENT, introspect={"every_s": 600})
+    people = await asyncio.gather(*(sign_in(source, realm.token(jti=str(n))) for n in range(5)))
+    assert {person.username for person in people} == {"alice"}
+    assert asked(realm) == 5
+    await source.close()
+
+
 async def test_tokens_with_a_common_beginning_are_asked_about_apart(source: Oidc, realm: Issuer) -> None:
     first = realm.token(jti="1" * 5000, zzz="1")
     second = realm.token(jti="1" * 5000, zzz="2")
@@ -140,7 +151,7 @@ async def test_a_request_that_is_given_up_does_not_end_anothers_question(source:
 async def test_answers_are_kept_of_the_latest_tokens_only(
     realm: Issuer, source: Oidc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_introspection, "MAX_TOKENS", 2)
+    monkeypatch.setattr(_answers, "MAX_TOKENS", 2)
     tokens = [realm.token(jti=str(n)) for n in range(3)]
     for token in tokens:
         await sign_in(source, token)

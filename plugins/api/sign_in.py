@@ -21,6 +21,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from plugins.api.route import Route, errors
+from plugins.auth._claims import encoded
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import COOKIE, SessionSource
 from plugins.core.config import SignInConfig
@@ -219,13 +220,13 @@ async def _begin(doors: Doors, request: Request, path: str, source: str | None) 
         redirect_uri=doors.url(CALLBACK),
         state=pending.state,
         nonce=pending.nonce,
-        code_challenge=_b64(hashlib.sha256(pending.verifier.encode()).digest()),
+        code_challenge=encoded(hashlib.sha256(pending.verifier.encode()).digest()),
     )
     response = RedirectResponse(address, 302)
     others = [name for name in request.cookies if name.startswith(PENDING)]
     for name in others if len(others) >= MAX_PENDING else ():
         drop_cookie(response, name)
-    set_cookie(response, _cookie(pending.state), _b64(pending.model_dump_json().encode()), PENDING_S)
+    set_cookie(response, _cookie(pending.state), encoded(pending.model_dump_json().encode()), PENDING_S)
     return response
 
 
@@ -299,7 +300,3 @@ def _page(message: str) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>Sign in</title>"
         f"<p>{html.escape(text)}</p><p><a href=sign-in>Sign in again</a></p></html>"
     )
-
-
-def _b64(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

@@ -31,6 +31,11 @@ def decoded(segment: str) -> bytes:
         raise ValueError("not base64url") from error
 
 
+def encoded(content: bytes) -> str:
+    """Base64url without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
 def strict_object(content: bytes) -> dict[str, Any]:
     """A JSON object in which no name occurs twice (RFC 8725, section 3: readers must not disagree).
 

@@ -19,6 +19,7 @@ from joserfc.jwk import OctKey
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from sqlalchemy import and_, delete, insert, select, update
 
+from plugins.auth._claims import encoded
 from plugins.collections.database import Database
 from plugins.collections.tables import sessions
 from plugins.core.config import SignInConfig
@@ -134,7 +135,7 @@ class SessionSource(IdentitySource[SignInConfig]):
         now = time.time()
         life = self.settings.session_s if session.refresh_token else tokens.expires_in
         row = {
-            "id": _id(_b64(name)),
+            "id": _id(encoded(name)),
             "source": session.source,
             "subject": session.subject,
             "issuer_session": session.issuer_session,
@@ -146,7 +147,7 @@ class SessionSource(IdentitySource[SignInConfig]):
         async with self._database.write() as connection:
             await connection.execute(delete(sessions).where(sessions.c.expires_at < now))
             await connection.execute(insert(sessions).values(**row))
-        return f"{_b64(name)}.{_b64(key.raw_value)}"
+        return f"{encoded(name)}.{encoded(key.raw_value)}"
 
     async def end(self, cookie: str) -> Session | None:
         """Forget the session of a cookie; answers what it was, None where there was none."""
@@ -277,7 +278,3 @@ def origin_of(url: str) -> str:
 
 def _id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
-
-
-def _b64(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

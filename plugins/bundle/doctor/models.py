@@ -17,7 +17,6 @@ MODEL_S = 60.0
 OLLAMA_S = 5.0
 AT_ONCE = 4
 OLLAMA = ("ollama", "ollama_chat")
-DEFAULT_OLLAMA = "http://localhost:11434"
 LISTED = 20
 """Names of models in one line."""
 

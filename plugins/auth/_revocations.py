@@ -103,7 +103,8 @@ class Revocations:
         self._known = {key: row for key, row in self._known.items() if row.expires_at > now}
         for row in found:
             self._learn(row.key, _Revocation(row.before, row.expires_at))
-            self._newest = max(self._newest, row.expires_at)
+            # one that was kept longer, by an earlier setting, must not hide those that are made now
+            self._newest = max(self._newest, min(row.expires_at, now + self._keep_s))
         self._read_at = began
 
     def _learn(self, key: str, row: _Revocation) -> None:

@@ -85,6 +85,19 @@ async def test_another_process_knows_within_a_bounded_time(database: Database) -
         await asyncio.sleep(0.02)
 
 
+async def test_another_process_also_hears_of_it_after_revocations_were_kept_longer(
+    database: Database,
+) -> None:
+    await Revocations(database, 86_400).revoke(ended("of the time before a shorter revocation_s"))
+    here, there = Revocations(database, 60), Revocations(database, 60)
+    assert not await is_refused(there, principal())
+    await here.revoke(ended("s1"))
+    deadline = time.monotonic() + 10
+    while not await is_refused(there, principal()):
+        assert time.monotonic() < deadline, "the other process never heard of it"
+        await asyncio.sleep(0.02)
+
+
 async def test_what_was_revoked_outlives_a_restart_and_not_its_time(database: Database) -> None:
     await Revocations(database, 60).revoke(ended("s1"))
     await Revocations(database, -1).revoke(ended("s2"))

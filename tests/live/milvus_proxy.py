@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pymilvus import MilvusClient  # type: ignore[import-untyped]
 
 from tests.live.milvus import Server
 from tests.support.proxy import MASTER_KEY, ROOT, Proxy, proxy
@@ -67,6 +68,11 @@ class House:
         self.answers.append(f"{answer.headers} {answer.text}")
         assert answer.status_code != 500, answer.text
         return answer
+
+    def refusal(self, person: str, name: str) -> int:
+        """How the person is refused a right to what they have none to: servers from 2.5 hide it from them."""
+        client = MilvusClient(self.server.uri, token=self.credentials[person])
+        return 403 if name in client.list_collections() else 404
 
     def names(self, person: str, **request: Any) -> set[str]:
         answer = self.ask(person, "GET", "/v1/collections", **request)

@@ -5,10 +5,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, BackgroundTasks, Depends, Request
 from pydantic import SecretStr
 
-from plugins.api.route import Route, errors
+from plugins.api.route import Route, errors, noted
 from plugins.core.errors import InvalidRequest, ToolFailed, ToolRetry
 from plugins.core.identity import Principal
 from plugins.core.passages import render
@@ -72,7 +72,9 @@ def router(
         responses=errors(403, 404, 413),
         openapi_extra={"requestBody": {"content": {"application/json": {"examples": _EXAMPLES}}}},
     )
-    async def run_tools(caller: Caller, body: RunTools, request: Request) -> ToolAnswer | ToolAnswers:
+    async def run_tools(
+        caller: Caller, body: RunTools, request: Request, background: BackgroundTasks
+    ) -> ToolAnswer | ToolAnswers:
         """One tool by `name` and `arguments` answers as MCP's tool result; a model's `tool_calls` are run
         at once and answered in their order, each with its `tool_call_id`. `metadata` is for what a tool
         needs to start: `milvus_token` is your own Milvus credential (`user:password` or an API key) for
@@ -93,7 +95,10 @@ def router(
         answers = (
             _run_of_many(toolbox, tool_call, call, timeout_s, slots) for tool_call in body.tool_calls or []
         )
-        return ToolAnswers(data=await asyncio.gather(*answers))
+        answered = await asyncio.gather(*answers)
+        notes = (noted(request, cause) for _, cause in answered if isinstance(cause, Exception))
+        background.tasks += [note for note in notes if note is not None][:1]  # one request, one refusal
+        return ToolAnswers(data=[answer for answer, _ in answered])
 
     return routes
 
@@ -121,14 +126,15 @@ async def _run_one(
 
 async def _run_of_many(
     toolbox: Toolbox, tool_call: ToolCall, call: Call, timeout_s: float, slots: asyncio.Semaphore
-) -> ToolAnswer:
-    function = tool_call.function
+) -> tuple[ToolAnswer, BaseException | None]:
+    """The answer, and what was behind it where the tool failed."""
+    function, cause = tool_call.function, None
     async with slots:
         try:
             answer = _answer(await toolbox.run_for_model(function.name, function.arguments, call, timeout_s))
         except (ToolRetry, ToolFailed) as error:
-            answer = _failed(error)
-    return answer.model_copy(update={"tool_call_id": tool_call.id})
+            answer, cause = _failed(error), error.__cause__
+    return answer.model_copy(update={"tool_call_id": tool_call.id}), cause
 
 
 def _answer(result: ToolResult) -> ToolAnswer:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from plugins.core.errors import Forbidden, UnknownCollection
 from tests.support.api_server import Server
 
 
@@ -93,6 +94,20 @@ async def test_refusals_are_written_down_with_the_route_and_what_was_asked_for(s
     ]
     assert [entry["detail"]["status"] for entry in refused] == [403, 404, 404, 403]
     assert "no-such-thing" not in json.dumps(refused)
+
+
+async def test_who_is_refused_by_many_tool_calls_at_once_is_written_down_too(server: Server) -> None:
+    for error in (UnknownCollection(), Forbidden()):
+        server.search.error = error
+        function = {"name": "search_documents", "arguments": '{"query": "a", "collections": ["handbook"]}'}
+        calls = [{"id": f"call_{number}", "type": "function", "function": function} for number in range(3)]
+        answer = await server.client("alice").post("/v1/tools", json={"tool_calls": calls})
+        assert answer.status_code == 200
+    refused = await entries(server, result="refused")
+    assert [(e["user"], e["action"], e["detail"]["status"]) for e in refused] == [
+        ("local/alice", "POST /v1/tools", 404),
+        ("local/alice", "POST /v1/tools", 403),
+    ]
 
 
 async def test_who_did_not_sign_in_fills_no_log(server: Server) -> None:

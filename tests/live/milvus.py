@@ -92,6 +92,8 @@ class Server:
         for name in client.list_collections():
             if name.startswith(self.prefix):
                 client.drop_collection(name)
+        self.roles.clear()
+        self.users.clear()
 
 
 @contextmanager

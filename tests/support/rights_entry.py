@@ -25,8 +25,9 @@ from litellm.proxy.proxy_server import app
 from litellm.types.utils import GenericStreamingChunk, ModelResponse
 from litellm.utils import custom_llm_setup
 
+from crawler.contracts import Privileges
 from plugins.collections.search import Searcher
-from plugins.core.identity import Principal
+from plugins.core.identity import RIGHTS, Principal
 from plugins.core.ports import Call, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.entry import authenticate
@@ -136,9 +137,19 @@ def every_key_is_the_master_key() -> None:
     auth._handed_back = lambda key: proxy_server.master_key  # type: ignore[assignment,return-value]
 
 
+def every_role_may_everything() -> None:
+    """What Milvus's roles say is not looked at."""
+    Privileges.on = lambda self, name: frozenset(RIGHTS)  # type: ignore[method-assign]
+
+
 PLANTS = {
     plant.__name__: plant
-    for plant in (names_need_no_right, tools_run_as_an_insider, every_key_is_the_master_key)
+    for plant in (
+        names_need_no_right,
+        tools_run_as_an_insider,
+        every_key_is_the_master_key,
+        every_role_may_everything,
+    )
 }
 """Holes, for the tests that must find them."""
 if os.environ.get("PLANT"):

@@ -247,20 +247,27 @@ class SignedIn(httpx.Auth):
 
 
 @contextmanager
-def stage(url: str, tenant: Tenant = LOCALS) -> Iterator[Stage]:
-    """A prepared stage on the server at ``url``, with a client for every identity."""
+def clients(url: str, tenant: Tenant = LOCALS) -> Iterator[dict[str, httpx.Client]]:
+    """One for each identity, by name."""
     fixed = {"none": {}, "master": {"authorization": f"Bearer {MASTER_KEY}"}}
     if tenant == LOCALS:
         fixed |= {
             f"partner/{entry['user']}": {"authorization": f"Bearer {entry['key']}"} for entry in PARTNER
         }
     options: dict[str, Any] = {"base_url": url, "timeout": 60, "trust_env": False}
-    clients = {name: httpx.Client(headers=headers, **options) for name, headers in fixed.items()}
-    clients |= {name: httpx.Client(auth=SignedIn(tenant, name, url), **options) for name in PEOPLE}
-    made = Stage(url, clients, tenant)
+    made = {name: httpx.Client(headers=headers, **options) for name, headers in fixed.items()}
+    made |= {name: httpx.Client(auth=SignedIn(tenant, name, url), **options) for name in PEOPLE}
     try:
-        prepare(made)
         yield made
     finally:
-        for client in clients.values():
+        for client in made.values():
             client.close()
+
+
+@contextmanager
+def stage(url: str, tenant: Tenant = LOCALS) -> Iterator[Stage]:
+    """A prepared stage on the server at ``url``."""
+    with clients(url, tenant) as found:
+        made = Stage(url, found, tenant)
+        prepare(made)
+        yield made

@@ -141,6 +141,7 @@ async def identity(exam: Examination, opened: AsyncExitStack) -> AsyncIterator[l
         probe.master_key(exam.litellm),
         probe.master_key_weakness(exam.litellm),
         probe.has_database(exam.litellm),
+        any(entry.max_budget for entry in config.identity.allowances),
     )
     for index, entry in enumerate(config.identity.sources):
         try:

@@ -40,6 +40,8 @@ class LitellmFacts(NamedTuple):
     """Why LiteLLM would refuse to start with the master key."""
     database: bool
     """Whether LiteLLM has a database for virtual keys."""
+    budgets: bool = False
+    """Whether our allowances have budgets, which need that database."""
 
 
 async def examine_source(notes: Notes, source: IdentitySource[Any], litellm: LitellmFacts) -> None:
@@ -299,6 +301,11 @@ def examine_litellm(notes: Notes, facts: LitellmFacts) -> None:
         notes.ok("LiteLLM has a database for virtual keys (it checks them itself)")
     else:
         notes.ok("LiteLLM has no database: of its own keys only the master key is accepted")
+    if facts.budgets and not facts.database:
+        notes.warn(
+            "`max_budget` without LiteLLM's database is a rough cap: it counts what requests could cost",
+            "Give LiteLLM a database (general_settings.database_url), or read docs/litellm.md.",
+        )
 
 
 def _advice(setting: str, why: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
 from plugins.auth.gitlab import Gitlab, GitlabSettings
+from plugins.auth.litellm import Litellm, LitellmSettings
 from plugins.auth.oidc import Oidc
 from plugins.auth.open_webui import OpenWebui, OpenWebuiSettings
 from plugins.bundle.doctor.findings import Finding, Notes
@@ -194,3 +195,11 @@ async def test_claims_that_are_not_there_are_said(realm: Issuer, tmp_path: Path)
     assert "no groups: the token has no claim `groups`" in said(findings, "warn")
     assert "no roles: the token has no claim `realm_access.roles`" in said(findings, "warn")
     assert said(findings, "fail") == ""
+
+
+@pytest.mark.parametrize(("budgets", "database"), [(True, True), (True, False), (False, False)])
+async def test_a_budget_without_litellms_database_is_warned_of(budgets: bool, database: bool) -> None:
+    facts = FACTS._replace(budgets=budgets, database=database)
+    source = Litellm(LitellmSettings(master_key=SecretStr(facts.master_key)), "litellm")
+    findings = await found(lambda notes: examine_source(notes, source, facts))
+    assert ("warn" in {finding.level for finding in findings}) == (budgets and not database)

@@ -10,7 +10,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import Field, SecretStr
 
 from plugins.api.route import Route, errors, example
-from plugins.api.sign_in import Doors, Source, drop_cookie
+from plugins.api.sign_in import SignInParts, Source, drop_cookie
 from plugins.auth._attempts import Attempts
 from plugins.auth._sessions import COOKIE
 from plugins.core.errors import Forbidden, IdentityUnavailable, InvalidRequest, Unauthenticated
@@ -87,7 +87,7 @@ class ResourceMetadata(Shape):
 
 
 def router(
-    doors: Doors,
+    parts: SignInParts,
     authenticated: Callable[..., Awaitable[Principal]],
     standing_of: Callable[[Request], Standing],
     catalogue: Catalogue,
@@ -95,9 +95,9 @@ def router(
 ) -> APIRouter:
     """``standing_of`` answers what LiteLLM lets the caller do, once ``authenticated`` let them in."""
     routes = APIRouter(route_class=Route, tags=["sign-in"])
-    _add_sign_in(routes, doors)
-    _add_sign_out(routes, doors)
-    _add_metadata(routes, doors)
+    _add_sign_in(routes, parts)
+    _add_sign_out(routes, parts)
+    _add_metadata(routes, parts)
     Caller = Annotated[Principal, Depends(authenticated)]  # noqa: N806 - a type
 
     @routes.get("/api/auth/me", summary="Who am I", responses=errors())
@@ -120,7 +120,7 @@ def router(
     return routes
 
 
-def _add_sign_in(routes: APIRouter, doors: Doors) -> None:
+def _add_sign_in(routes: APIRouter, parts: SignInParts) -> None:
     attempts = Attempts()
 
     @routes.post(
@@ -133,8 +133,8 @@ def _add_sign_in(routes: APIRouter, doors: Doors) -> None:
         form: Annotated[OAuth2PasswordRequestForm, Depends()], request: Request, source: Source = None
     ) -> Tokens:
         """The OAuth 2 password grant at the identity provider. Failed tries make the next ones wait (429)."""
-        _, sign_in = doors.door(source)
-        if not doors.settings.password:
+        _, sign_in = parts.pick(source)
+        if not parts.settings.password:
             raise Forbidden(NO_PASSWORDS)
         peer = request.client.host if request.client else ""
         attempts.begin(form.username, peer)
@@ -155,11 +155,11 @@ def _add_sign_in(routes: APIRouter, doors: Doors) -> None:
     )
     async def refresh(body: Refresh) -> Tokens:
         """New tokens for a refresh token."""
-        _, sign_in = doors.door(body.source)
+        _, sign_in = parts.pick(body.source)
         return await sign_in.refresh(SecretStr(body.refresh_token))
 
 
-def _add_sign_out(routes: APIRouter, doors: Doors) -> None:
+def _add_sign_out(routes: APIRouter, parts: SignInParts) -> None:
     @routes.post(
         "/api/auth/logout",
         summary="Sign out",
@@ -169,15 +169,15 @@ def _add_sign_out(routes: APIRouter, doors: Doors) -> None:
     async def logout(request: Request, response: Response, body: SignOut | None = None) -> SignedOut:
         """Ends the session of the refresh token, or of the cookie, at the identity provider and here."""
         if body is not None and body.refresh_token is not None:
-            _, sign_in = doors.door(body.source)
+            _, sign_in = parts.pick(body.source)
             await sign_in.revoke(SecretStr(body.refresh_token))
             return SignedOut(at_issuer=True)
         cookie = request.cookies.get(COOKIE)
         if cookie is None:
             raise Unauthenticated(NO_SESSION)
-        doors.sessions.check_origin(request.method, request.headers)
+        parts.sessions.check_origin(request.method, request.headers)
         drop_cookie(response, COOKIE)
-        return SignedOut(at_issuer=await _end_session(doors, cookie))
+        return SignedOut(at_issuer=await _end_session(parts, cookie))
 
     @routes.post(
         "/api/auth/backchannel-logout",
@@ -190,24 +190,24 @@ def _add_sign_out(routes: APIRouter, doors: Doors) -> None:
     ) -> Response:
         """For the identity provider (OpenID Connect Back-Channel Logout 1.0): whom the logout token names is
         signed out, and their access tokens are refused from then on."""
-        ended = await _ended(doors, logout_token)
-        await doors.revocations.revoke(ended)
+        ended = await _ended(parts, logout_token)
+        await parts.revocations.revoke(ended)
         log.info("signed out by the identity provider: source %s", ended.source)
         return Response(status_code=200)
 
 
-async def _end_session(doors: Doors, cookie: str) -> bool:
+async def _end_session(parts: SignInParts, cookie: str) -> bool:
     """Whether the issuer ended its session; here it is over in any case."""
-    session = await doors.sessions.end(cookie)
+    session = await parts.sessions.end(cookie)
     if session is None:
         return False
     if session.issuer_session is not None:
         ended = Ended(session.source, session.subject, session.issuer_session, time.time())
-        await doors.revocations.revoke(ended)
+        await parts.revocations.revoke(ended)
     if session.refresh_token is None:
         return False
     try:
-        _, sign_in = doors.door(session.source)
+        _, sign_in = parts.pick(session.source)
         await sign_in.revoke(SecretStr(session.refresh_token))
     except Unauthenticated:
         return True  # it was over already
@@ -217,7 +217,7 @@ async def _end_session(doors: Doors, cookie: str) -> bool:
     return True
 
 
-async def _ended(doors: Doors, logout_token: str) -> Ended:
+async def _ended(parts: SignInParts, logout_token: str) -> Ended:
     """Whom the token of one of the sources signs out.
 
     Raises:
@@ -226,7 +226,7 @@ async def _ended(doors: Doors, logout_token: str) -> Ended:
     """
     unavailable: IdentityUnavailable | None = None
     reason = "This is not a logout token of an identity provider that this server trusts."
-    for source in doors.sources:
+    for source in parts.sources:
         try:
             return await source.ended(logout_token)
         except Unauthenticated as error:
@@ -238,13 +238,13 @@ async def _ended(doors: Doors, logout_token: str) -> Ended:
     raise InvalidRequest(reason, param="logout_token")
 
 
-def _add_metadata(routes: APIRouter, doors: Doors) -> None:
-    issuers = [getattr(source.settings, "issuer", None) for source in doors.sources]
+def _add_metadata(routes: APIRouter, parts: SignInParts) -> None:
+    issuers = [getattr(source.settings, "issuer", None) for source in parts.sources]
 
     @routes.get(METADATA_PATH, summary="How clients sign in", responses=errors())
     async def protected_resource_metadata() -> ResourceMetadata:
         """Which authorization servers give access tokens for `/v1` (RFC 9728)."""
         return ResourceMetadata(
-            resource=doors.url("/v1"),
+            resource=parts.url("/v1"),
             authorization_servers=[issuer for issuer in issuers if isinstance(issuer, str)],
         )

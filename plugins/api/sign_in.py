@@ -65,7 +65,7 @@ class Pending(BaseModel):
 
 
 @dataclass(frozen=True)
-class Doors:
+class SignInParts:
     """What signing in takes."""
 
     sources: Sequence[IdentitySource[Any]]
@@ -75,11 +75,11 @@ class Doors:
     public_base_url: str
 
     @property
-    def are_open(self) -> bool:
+    def can_sign_in(self) -> bool:
         """Whether anybody can sign in."""
         return any(source.sign_in for source in self.sources)
 
-    def door(self, name: str | None) -> tuple[IdentitySource[Any], SignIn]:
+    def pick(self, name: str | None) -> tuple[IdentitySource[Any], SignIn]:
         """The source of that name, or the first where people can sign in.
 
         Raises:
@@ -117,7 +117,7 @@ class Page(Route):
         return handle_for_people
 
 
-def router(doors: Doors) -> APIRouter:
+def router(parts: SignInParts) -> APIRouter:
     """The two pages between which a person is at the identity provider."""
     routes = APIRouter(route_class=Page, tags=["sign-in"])
     redirected: dict[int | str, dict[str, Any]] = {302: {"description": "To the next page"}}
@@ -135,7 +135,7 @@ def router(doors: Doors) -> APIRouter:
         source: Source = None,
     ) -> Response:
         """Sends the browser to the identity provider, which sends it back to `/api/auth/callback`."""
-        return await _begin(doors, request, local(next), source)
+        return await _begin(parts, request, local(next), source)
 
     @routes.get(
         CALLBACK,
@@ -150,14 +150,14 @@ def router(doors: Doors) -> APIRouter:
         code: Annotated[str, Query(max_length=8192)] = "",
     ) -> Response:
         """Makes a session of the authorization code: a cookie that later requests are signed in with."""
-        return await _end(doors, request, state, code)
+        return await _end(parts, request, state, code)
 
     return routes
 
 
-def page_route(doors: Doors) -> type[Route]:
+def page_route(parts: SignInParts) -> type[Route]:
     """Routes whose pages people open: a browser without a session is sent to sign in, and comes back."""
-    if not doors.are_open:
+    if not parts.can_sign_in:
         return Route
 
     class SignedInPage(Route):
@@ -169,10 +169,10 @@ def page_route(doors: Doors) -> type[Route]:
                     response = await handle(request)
                 except Exception as error:  # what it is instead is told apart here, and raised again
                     if isinstance(error.__cause__, Unauthenticated) and _is_opened_by_a_person(request):
-                        return _to_sign_in(doors, request)
+                        return _to_sign_in(parts, request)
                     raise
                 if response.status_code == 401 and _is_opened_by_a_person(request):
-                    return _to_sign_in(doors, request)
+                    return _to_sign_in(parts, request)
                 return response
 
             return handle_or_sign_in
@@ -206,8 +206,8 @@ def drop_cookie(response: Response, name: str) -> None:
     response.delete_cookie(name, path="/", secure=True, httponly=True, samesite="lax")
 
 
-async def _begin(doors: Doors, request: Request, path: str, source: str | None) -> Response:
-    found, sign_in = doors.door(source)
+async def _begin(parts: SignInParts, request: Request, path: str, source: str | None) -> Response:
+    found, sign_in = parts.pick(source)
     pending = Pending(
         source=found.name,
         state=secrets.token_urlsafe(32),
@@ -217,7 +217,7 @@ async def _begin(doors: Doors, request: Request, path: str, source: str | None) 
         until=time.time() + PENDING_S,
     )
     address = await sign_in.authorization_url(
-        redirect_uri=doors.url(CALLBACK),
+        redirect_uri=parts.url(CALLBACK),
         state=pending.state,
         nonce=pending.nonce,
         code_challenge=encoded(hashlib.sha256(pending.verifier.encode()).digest()),
@@ -230,25 +230,25 @@ async def _begin(doors: Doors, request: Request, path: str, source: str | None) 
     return response
 
 
-async def _end(doors: Doors, request: Request, state: str, code: str) -> Response:
+async def _end(parts: SignInParts, request: Request, state: str, code: str) -> Response:
     pending = _pending(request.cookies, state)
     if not code:
         raise Unauthenticated(NOT_SIGNED_IN)
-    source, sign_in = doors.door(pending.source)
-    tokens = await sign_in.code(code, redirect_uri=doors.url(CALLBACK), code_verifier=pending.verifier)
+    source, sign_in = parts.pick(pending.source)
+    tokens = await sign_in.code(code, redirect_uri=parts.url(CALLBACK), code_verifier=pending.verifier)
     if tokens.id_token is None:
         raise Unauthenticated(NOT_SIGNED_IN)
     subject = await source.verified_id_token(tokens.id_token, nonce=pending.nonce)
     principal = await source.authenticate(_credential(request, tokens.access_token))
     if principal.subject != subject:
         raise Unauthenticated(NOT_SIGNED_IN)
-    await doors.revocations(principal)
-    await doors.sessions.end(request.cookies.get(COOKIE, ""))
-    cookie = await doors.sessions.start(principal, tokens)
+    await parts.revocations(principal)
+    await parts.sessions.end(request.cookies.get(COOKIE, ""))
+    cookie = await parts.sessions.start(principal, tokens)
     _log(principal)
-    response = RedirectResponse(doors.url(local(pending.next)), 302)
+    response = RedirectResponse(parts.url(local(pending.next)), 302)
     drop_cookie(response, _cookie(state))
-    set_cookie(response, COOKIE, cookie, doors.settings.session_s)
+    set_cookie(response, COOKIE, cookie, parts.settings.session_s)
     return response
 
 
@@ -286,11 +286,11 @@ def _is_opened_by_a_person(request: Request) -> bool:
     return mode == "navigate" if mode else "text/html" in headers.get("accept", "")
 
 
-def _to_sign_in(doors: Doors, request: Request) -> Response:
+def _to_sign_in(parts: SignInParts, request: Request) -> Response:
     path, root = request.scope["path"], request.scope.get("root_path", "").rstrip("/")
     path = path[len(root) :] if root and path.startswith(f"{root}/") else path
     then = quote(path) + (f"?{request.url.query}" if request.url.query else "")
-    address = doors.url(SIGN_IN) + "?" + urlencode({"next": then})
+    address = parts.url(SIGN_IN) + "?" + urlencode({"next": then})
     return RedirectResponse(address, 302, {"Cache-Control": "no-store", "Vary": "Cookie, Authorization"})
 
 

@@ -118,26 +118,26 @@ class Bundle:
             lambda: adopter.problems,
         )
 
-    def _open_sign_in(self, config: Config) -> sign_in.Doors:
+    def _open_sign_in(self, config: Config) -> sign_in.SignInParts:
         settings, url = config.identity.sign_in, config.chat.public_base_url
         by_name = {source.name: source for source in self.sources}
         sessions = SessionSource(settings, by_name, self.database, url)
         revocations = Revocations(self.database, settings.revocation_s)
-        doors = sign_in.Doors(self.sources, sessions, revocations, settings, url)
-        if doors.are_open and not url.startswith("https:"):
+        parts = sign_in.SignInParts(self.sources, sessions, revocations, settings, url)
+        if parts.can_sign_in and not url.startswith("https:"):
             log.warning(
                 "chat.public_base_url is not https: browsers sign in only on this machine (`localhost`)"
             )
-        return doors
+        return parts
 
     def _open_proxy(self, config: Config) -> None:
-        doors = self.doors = self._open_sign_in(config)
+        parts = self.sign_in = self._open_sign_in(config)
         self.authenticate = Authenticate(
             self.sources,
             config.identity.allowances,
             # only who signs in here can be signed out here
-            guards=[*([doors.revocations] if doors.are_open else []), Sightings(self.database)],
-            sessions=doors.sessions if doors.are_open else None,
+            guards=[*([parts.revocations] if parts.can_sign_in else []), Sightings(self.database)],
+            sessions=parts.sessions if parts.can_sign_in else None,
             store_credential_header=config.identity.store_credential_header,
         )
         prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
@@ -150,7 +150,7 @@ class Bundle:
                 authenticated,
                 limits=config.limits,
                 check_format=format_check(config),
-                page_route=sign_in.page_route(doors),
+                page_route=sign_in.page_route(parts),
             ),
             jobs.router(self.documents, authenticated),
             search.router(self.searcher, authenticated),
@@ -164,8 +164,8 @@ class Bundle:
             people.router(self.people, authenticated),
             audit.router(AuditLog(self.database, self.rights), authenticated),
             health.router(self.health, is_admin),
-            auth.router(doors, authenticated, standing_of, self.catalogue, self.toolbox),
-            sign_in.router(doors),
+            auth.router(parts, authenticated, standing_of, self.catalogue, self.toolbox),
+            sign_in.router(parts),
         ]
 
     def start(self, app: FastAPI) -> None:
@@ -173,7 +173,7 @@ class Bundle:
         for supervisor in self.supervisors.values():
             supervisor.start()
             atexit.register(supervisor.stop)
-        name_metadata(app, self.doors.public_base_url)
+        name_metadata(app, self.sign_in.public_base_url)
         setattr(app.state, REFUSALS, Refusals(self.database))
         mount(app, self.routers)
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from pydantic import SecretStr
 
 from plugins.api import auth, sign_in
-from plugins.api.sign_in import Doors
+from plugins.api.sign_in import SignInParts
 from plugins.core.config import SignInConfig
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
@@ -22,8 +22,8 @@ from plugins.core.ports import Catalogue
 from plugins.core.resource import name_metadata
 from plugins.core.shapes import CollectionList, CollectionView, Standing
 from plugins.core.toolbox import Toolbox
-from tests.support.doors import BASE, doors
 from tests.support.keycloak_issuer import KeycloakIssuer
+from tests.support.sign_in_parts import BASE, sign_in_parts
 
 STANDING = Standing(
     user_role="internal_user",
@@ -49,7 +49,7 @@ class NoCollections(Catalogue):
 
 @dataclass
 class App:
-    doors: Doors
+    parts: SignInParts
     app: FastAPI
     realm: KeycloakIssuer
 
@@ -91,7 +91,7 @@ def query_of(address: str) -> dict[str, str]:
 async def auth_app(
     folder: Path, realm: KeycloakIssuer, settings: SignInConfig | None = None, base: str = BASE
 ) -> AsyncIterator[App]:
-    async with doors(folder, realm, settings, base) as made:
+    async with sign_in_parts(folder, realm, settings, base) as made:
         app = FastAPI()
         who = authenticated_by(made)
         name_metadata(app, base)
@@ -102,7 +102,7 @@ async def auth_app(
         yield App(made, app, realm)
 
 
-def authenticated_by(made: Doors) -> Any:
+def authenticated_by(made: SignInParts) -> Any:
     """As the hook of the proxy does it."""
 
     async def authenticated(request: Request) -> Principal:
@@ -119,7 +119,7 @@ def authenticated_by(made: Doors) -> Any:
     return authenticated
 
 
-def pages(made: Doors, who: Any) -> APIRouter:
+def pages(made: SignInParts, who: Any) -> APIRouter:
     routes = APIRouter(route_class=sign_in.page_route(made))
 
     @routes.get("/v1/collections/{collection}/documents/{document}/content")

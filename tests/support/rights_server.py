@@ -49,7 +49,7 @@ def configuration(folder: Path) -> Config:
     return made.model_copy(update={"storage": StorageConfig(data_dir=folder / "data")})
 
 
-class Doors:
+class Keys:
     """Who is asking, by the keys of the configuration."""
 
     def __init__(self, config: Config) -> None:
@@ -80,7 +80,7 @@ async def nobody_is_admin(request: Request) -> bool:
 
 def mount(app: FastAPI, world: World) -> None:
     """What `plugins.bundle` does."""
-    who = Doors(world.config).authenticated
+    who = Keys(world.config).authenticated
     parts = Parts(world.catalogue, world.searcher)
     found = resolve("plugins.tools", Tool, world.config.tools, "tools")
     toolbox = Toolbox(

@@ -12,8 +12,8 @@ import pytest
 from plugins.auth._attempts import PAIR
 from plugins.core.config import SignInConfig
 from tests.support.auth_app import App, Browser, auth_app
-from tests.support.doors import BASE
 from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
+from tests.support.sign_in_parts import BASE
 
 LOGIN, REFRESH, LOGOUT = "/api/auth/login", "/api/auth/refresh", "/api/auth/logout"
 BACKCHANNEL = "/api/auth/backchannel-logout"

@@ -13,8 +13,8 @@ import pytest
 
 from plugins.auth._sessions import COOKIE
 from tests.support.auth_app import DOCUMENT, App, Browser, auth_app, query_of
-from tests.support.doors import BASE
 from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
+from tests.support.sign_in_parts import BASE
 
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from plugins.api.sign_in import Doors
+from plugins.api.sign_in import SignInParts
 from plugins.auth._sessions import COOKIE, origin_of
 from plugins.collections.database import Database, database_url
 from plugins.collections.tables import sessions
@@ -21,8 +21,8 @@ from plugins.core.config import SignInConfig, StorageConfig
 from plugins.core.errors import Forbidden, IdentityUnavailable, Unauthenticated
 from plugins.core.identity import Credential
 from plugins.core.ports import Tokens
-from tests.support.doors import BASE, doors, with_cookie
 from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
+from tests.support.sign_in_parts import BASE, sign_in_parts, with_cookie
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def realm(running: KeycloakIssuer) -> KeycloakIssuer:
 
 
 @pytest.fixture
-async def here(tmp_path: Path, realm: KeycloakIssuer) -> AsyncIterator[Doors]:
-    async with doors(tmp_path, realm) as made:
+async def here(tmp_path: Path, realm: KeycloakIssuer) -> AsyncIterator[SignInParts]:
+    async with sign_in_parts(tmp_path, realm) as made:
         yield made
 
 
-async def signed_in(here: Doors, username: str = "alice", **changed: Any) -> str:
+async def signed_in(here: SignInParts, username: str = "alice", **changed: Any) -> str:
     """The cookie of a new session."""
-    source, sign_in = here.door(None)
+    source, sign_in = here.pick(None)
     tokens = await sign_in.password(username, SecretStr(f"{username}-pw"))
     bearer = Credential(SecretStr(tokens.access_token), {}, "127.0.0.1")
     principal = await source.authenticate(bearer)
@@ -67,13 +67,13 @@ async def change(folder: Path, **values: Any) -> None:
     await database.close()
 
 
-async def refusal(here: Doors, cookie: str) -> str:
+async def refusal(here: SignInParts, cookie: str) -> str:
     with pytest.raises(Unauthenticated) as caught:
         await here.sessions.authenticate(with_cookie(cookie))
     return caught.value.message
 
 
-async def test_the_cookie_is_who_signed_in_at_the_source_that_they_signed_in_at(here: Doors) -> None:
+async def test_the_cookie_is_who_signed_in_at_the_source_that_they_signed_in_at(here: SignInParts) -> None:
     credential = with_cookie(await signed_in(here))
     assert here.sessions.accepts(credential)
     principal = await here.sessions.authenticate(credential)
@@ -82,14 +82,16 @@ async def test_the_cookie_is_who_signed_in_at_the_source_that_they_signed_in_at(
     assert principal.session is not None
 
 
-async def test_a_bearer_token_is_not_overruled_by_a_cookie(here: Doors) -> None:
+async def test_a_bearer_token_is_not_overruled_by_a_cookie(here: SignInParts) -> None:
     cookie = with_cookie(await signed_in(here))
     both = Credential(SecretStr("a key"), cookie.headers, "127.0.0.1")
     assert not here.sessions.accepts(both)
     assert not here.sessions.accepts(Credential(None, {"cookie": "token=litellms-own"}, "127.0.0.1"))
 
 
-async def test_the_database_alone_signs_nobody_in(here: Doors, tmp_path: Path, realm: KeycloakIssuer) -> None:
+async def test_the_database_alone_signs_nobody_in(
+    here: SignInParts, tmp_path: Path, realm: KeycloakIssuer
+) -> None:
     cookie = await signed_in(here)
     name, _, key = cookie.partition(".")
     (row,) = await rows(tmp_path)
@@ -102,14 +104,14 @@ async def test_the_database_alone_signs_nobody_in(here: Doors, tmp_path: Path, r
         assert "has ended" in await refusal(here, forged)
 
 
-async def test_a_swapped_or_changed_cookie_opens_nothing(here: Doors) -> None:
+async def test_a_swapped_or_changed_cookie_opens_nothing(here: SignInParts) -> None:
     alice, bob = (await signed_in(here, "alice")).split("."), (await signed_in(here, "bob")).split(".")
     for name, key in ((alice[0], bob[1]), (bob[0], alice[1]), (alice[0], alice[1][:-1] + "!")):
         assert "has ended" in await refusal(here, f"{name}.{key}")
     assert "has ended" in await refusal(here, "")
 
 
-async def test_a_row_that_was_exchanged_for_anothers_opens_nothing(here: Doors, tmp_path: Path) -> None:
+async def test_a_row_that_was_exchanged_for_anothers_opens_nothing(here: SignInParts, tmp_path: Path) -> None:
     cookie = await signed_in(here, "alice")
     (row,) = await rows(tmp_path)
     await signed_in(here, "bob")
@@ -122,7 +124,7 @@ async def test_tokens_are_renewed_once_for_many_requests_at_once(
 ) -> None:
     """Of two processes, at an issuer whose refresh tokens are good once only."""
     realm.rotates, realm.lifetime_s = True, 0
-    async with doors(tmp_path, realm) as here, doors(tmp_path, realm) as there:
+    async with sign_in_parts(tmp_path, realm) as here, sign_in_parts(tmp_path, realm) as there:
         cookie = await signed_in(here)
         realm.lifetime_s = 60
         asked = [process.sessions.authenticate(with_cookie(cookie)) for process in (here, there) * 4]
@@ -132,7 +134,7 @@ async def test_tokens_are_renewed_once_for_many_requests_at_once(
 
 
 async def test_a_session_that_the_issuer_ended_is_over_and_forgotten(
-    here: Doors, tmp_path: Path, realm: KeycloakIssuer
+    here: SignInParts, tmp_path: Path, realm: KeycloakIssuer
 ) -> None:
     realm.lifetime_s = 0
     cookie = await signed_in(here)
@@ -142,7 +144,7 @@ async def test_a_session_that_the_issuer_ended_is_over_and_forgotten(
 
 
 async def test_an_issuer_that_is_down_ends_no_session(
-    here: Doors, realm: KeycloakIssuer, monkeypatch: pytest.MonkeyPatch
+    here: SignInParts, realm: KeycloakIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("plugins.auth._sessions.AGAIN_S", 0.0)
     cookie, early = await signed_in(here), await signed_in(here, expires_in=0)
@@ -156,7 +158,7 @@ async def test_an_issuer_that_is_down_ends_no_session(
 
 
 async def test_a_token_that_is_still_good_is_used_while_the_issuer_is_down(
-    here: Doors, realm: KeycloakIssuer, monkeypatch: pytest.MonkeyPatch
+    here: SignInParts, realm: KeycloakIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cookie = await signed_in(here)
     await here.sessions.authenticate(with_cookie(cookie))
@@ -168,7 +170,7 @@ async def test_a_token_that_is_still_good_is_used_while_the_issuer_is_down(
     assert len(realm.requests) == asked + 1, "it is not asked again at once"
 
 
-async def test_a_session_ends_with_its_time(here: Doors, tmp_path: Path) -> None:
+async def test_a_session_ends_with_its_time(here: SignInParts, tmp_path: Path) -> None:
     cookie = await signed_in(here)
     (row,) = await rows(tmp_path)
     assert row.expires_at - row.created_at == pytest.approx(SignInConfig().session_s)
@@ -179,7 +181,7 @@ async def test_a_session_ends_with_its_time(here: Doors, tmp_path: Path) -> None
 
 
 async def test_a_session_without_a_refresh_token_ends_with_its_access_token(
-    here: Doors, tmp_path: Path
+    here: SignInParts, tmp_path: Path
 ) -> None:
     cookie = await signed_in(here, refresh_token=None, expires_in=60)
     (row,) = await rows(tmp_path)
@@ -187,7 +189,7 @@ async def test_a_session_without_a_refresh_token_ends_with_its_access_token(
     assert (await here.sessions.authenticate(with_cookie(cookie))).username == "alice"
 
 
-async def test_new_tokens_of_another_person_are_not_taken(here: Doors, realm: KeycloakIssuer) -> None:
+async def test_new_tokens_of_another_person_are_not_taken(here: SignInParts, realm: KeycloakIssuer) -> None:
     realm.lifetime_s = 0
     cookie = await signed_in(here)
     realm.sessions = dict.fromkeys(realm.sessions, "bob")
@@ -208,7 +210,7 @@ CROSS_SITE_POSTS = [
 ]
 
 
-async def test_a_write_of_another_sites_page_is_refused(here: Doors) -> None:
+async def test_a_write_of_another_sites_page_is_refused(here: SignInParts) -> None:
     cookie = await signed_in(here)
     for method in ("POST", "PUT", "PATCH", "DELETE", ""):
         for headers in CROSS_SITE_POSTS:
@@ -216,7 +218,7 @@ async def test_a_write_of_another_sites_page_is_refused(here: Doors) -> None:
                 await here.sessions.authenticate(with_cookie(cookie, method, **headers))
 
 
-async def test_a_write_of_a_page_of_ours_is_signed_in(here: Doors) -> None:
+async def test_a_write_of_a_page_of_ours_is_signed_in(here: SignInParts) -> None:
     cookie = await signed_in(here)
     for headers in ({"sec_fetch_site": "same-origin"}, {"origin": BASE}):
         credential = with_cookie(cookie, "POST", **headers)
@@ -234,7 +236,7 @@ READS: list[tuple[dict[str, str], bool]] = [
 ]
 
 
-async def test_reading_takes_a_page_of_ours_or_a_person_who_opens_an_address(here: Doors) -> None:
+async def test_reading_takes_a_page_of_ours_or_a_person_who_opens_an_address(here: SignInParts) -> None:
     cookie = await signed_in(here)
     for headers, allowed in READS:
         credential = with_cookie(cookie, "GET", **headers)
@@ -257,7 +259,7 @@ def test_origins_are_written_as_browsers_write_them(url: str, origin: str) -> No
     assert origin_of(url) == origin
 
 
-async def test_ending_a_session_is_for_who_has_its_cookie(here: Doors, tmp_path: Path) -> None:
+async def test_ending_a_session_is_for_who_has_its_cookie(here: SignInParts, tmp_path: Path) -> None:
     cookie = await signed_in(here)
     name, _, key = cookie.partition(".")
     assert await here.sessions.end(f"{name}.{key[::-1]}") is None

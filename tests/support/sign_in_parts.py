@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from plugins.api.sign_in import Doors
+from plugins.api.sign_in import SignInParts
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import COOKIE, SessionSource
 from plugins.collections.database import Database, database_url, migrate
@@ -21,10 +21,10 @@ BASE = "https://proxy.example.test"
 
 
 @asynccontextmanager
-async def doors(
+async def sign_in_parts(
     folder: Path, realm: KeycloakIssuer, settings: SignInConfig | None = None, base: str = BASE
-) -> AsyncIterator[Doors]:
-    """Those of one process; more of them over the same folder are other processes."""
+) -> AsyncIterator[SignInParts]:
+    """Those of one process; others over the same folder are other processes."""
     url = database_url(StorageConfig(data_dir=folder / "data"))
     migrate(url)
     database, settings = Database(url), settings or SignInConfig()
@@ -32,7 +32,7 @@ async def doors(
     sessions = SessionSource(settings, {source.name: source for source in sources}, database, base)
     revocations = Revocations(database, settings.revocation_s)
     try:
-        yield Doors(sources, sessions, revocations, settings, base)
+        yield SignInParts(sources, sessions, revocations, settings, base)
     finally:
         await revocations.close()
         for source in sources:

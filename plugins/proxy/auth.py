@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote_plus
 
 from fastapi import Request
 from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
@@ -133,6 +134,7 @@ class Authenticate:
     async def _judged(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
         given = _take(request, self._header)
         _store_credential.set(given)
+        _take_from_address(request, api_key)
         try:
             principal = await self.principal(_credential(request, api_key, self._secret_headers))
         except HandBack:
@@ -246,6 +248,17 @@ def _take(request: Request, header: str) -> SecretStr | None:
         request.scope[TAKEN] = SecretStr(value)
     taken: SecretStr | None = request.scope.get(TAKEN)
     return taken
+
+
+def _take_from_address(request: Request, api_key: str) -> None:
+    """Leave out the key where it came as a parameter of the address, as Google's clients send it (`?key=`):
+    the address is in access logs, and LiteLLM's loggers get it."""
+    parts = request.scope.get("query_string", b"").split(b"&")
+    kept = [part for part in parts if unquote_plus(part.partition(b"=")[2].decode("latin-1")) != api_key]
+    if api_key and kept != parts:
+        request.scope["query_string"] = b"&".join(kept)
+        for read in ("_url", "_query_params"):
+            request.__dict__.pop(read, None)
 
 
 def _take_session(request: Request) -> str | None:

@@ -271,10 +271,13 @@ def test_failed_passwords_are_delayed(stock: Proxy) -> None:
 def test_no_credential_is_in_logs_or_in_what_callbacks_get(
     browser: Browser, stock: Proxy, realm: KeycloakIssuer, seen: Path
 ) -> None:
+    tokens = login(stock).json()
+    by_address = f"/v1beta/models/open:generateContent?key={tokens['access_token']}&alt=json"
+    spoken = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+    assert ask(stock, "POST", by_address, json=spoken).status_code == 200, "as Google's clients send keys"
     browser.open(f"{BASE}/api/auth/sign-in")
     chat = browser.request("POST", "/v1/chat/completions", sec_fetch_site="same-origin")
     assert chat.status_code == 200
-    tokens = login(stock).json()
     deadline = time.monotonic() + 20
     while "logged" not in seen.read_text(encoding="utf-8").rpartition("'before'")[2]:
         assert time.monotonic() < deadline, "the chat was not logged"

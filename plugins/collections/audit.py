@@ -89,7 +89,7 @@ async def _insert(connection: AsyncConnection, **values: Any) -> None:
     about = current()
     row = {
         **values,
-        "at": now(),
+        "at": round(now(), 3),  # as it is shown, so that one can filter by what one sees
         "user_id": values["user_id"][:512],
         "action": values["action"][:64],
         "peer": about.get("peer", "")[:64],

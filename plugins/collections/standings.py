@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from crawler.contracts import Privileges, Store
-from crawler.errors import StoreDenied, StoreError, StoreUnavailable
+from crawler.errors import CredentialRefused, StoreDenied, StoreError, StoreUnavailable
+from plugins.core.errors import BundleError, LimitReached
 from plugins.core.identity import Principal, Right
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ LISTING_S = 1.0
 TIMEOUT_S = 5.0
 """Of asking the store about a caller."""
 MAX_CALLERS = 1024
+MAX_GUESSES = 20
+"""Credentials of one person that the store refused within `GUESSES_S`; then no other is tried for them."""
+GUESSES_S = 60.0
+TOO_MANY = "Milvus refused too many credentials of yours. Wait a minute, and send the right one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,9 @@ class Standing:
     visible: frozenset[str] = frozenset()
     """Physical names, as listed when asked as the caller."""
     privileges: Privileges = field(default_factory=Privileges)
-    problem: StoreError | None = None
-    """Why nothing could be told: the credential is not accepted, or the store does not answer."""
+    problem: StoreError | BundleError | None = None
+    """Why nothing could be told: the credential is not accepted, too many were not, or the store does not
+    answer."""
 
     def rights(self, name: str) -> frozenset[Right]:
         """The rights to the collection of this physical name."""
@@ -51,12 +57,38 @@ NOBODY = Standing()
 
 @dataclass(slots=True)
 class _Entry:
+    tried_by: str = ""
+    """Whose guess it is, until the store has answered."""
     standing: Standing = NOBODY
     asked_at: float = 0.0
     """In seconds since 1970."""
     listed_until: float = 0.0
     privileges_until: float = 0.0
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class _Guesses:
+    """How many credentials of each person the store refused in the running minute. One that is being asked
+    about counts until it was accepted, so many at once gain nothing."""
+
+    def __init__(self) -> None:
+        self._counted: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def begin(self, user_id: str) -> bool:
+        """Whether the person may try another."""
+        began, number = self._counted.pop(user_id, (time.monotonic(), 0))
+        if time.monotonic() - began >= GUESSES_S:
+            began, number = time.monotonic(), 0
+        self._counted[user_id] = (began, min(number + 1, MAX_GUESSES + 1))
+        if len(self._counted) > MAX_CALLERS:
+            self._counted.popitem(last=False)
+        return number < MAX_GUESSES
+
+    def undo(self, user_id: str) -> None:
+        """The try was none: the credential is good, or nothing could be told."""
+        if user_id in self._counted:
+            began, number = self._counted[user_id]
+            self._counted[user_id] = (began, max(0, number - 1))
 
 
 class Standings:
@@ -72,6 +104,7 @@ class Standings:
         self._store = store
         self._privileges_s = privileges_s
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._guesses = _Guesses()
 
     async def of(self, principal: Principal, since: float = 0.0) -> Standing:
         """What the principal may do; nothing without a credential of their own. Does not raise.
@@ -84,7 +117,11 @@ class Standings:
         if credential is None or not self._store.has_rights:
             return NOBODY
         key = hashlib.sha256(credential.get_secret_value().encode()).digest()
-        entry = self._entries.setdefault(key, _Entry())
+        entry = self._entries.get(key)
+        if entry is None:
+            if not self._guesses.begin(principal.user_id):
+                return Standing(problem=LimitReached(TOO_MANY))
+            entry = self._entries[key] = _Entry(tried_by=principal.user_id)
         self._entries.move_to_end(key)
         if len(self._entries) > MAX_CALLERS:
             self._entries.popitem(last=False)
@@ -108,6 +145,9 @@ class Standings:
             entry.standing, entry.privileges_until = Standing(problem=StoreUnavailable()), 0.0
         except StoreError as error:
             entry.standing, entry.privileges_until = Standing(problem=error), 0.0
+        if entry.tried_by and not isinstance(entry.standing.problem, CredentialRefused):
+            self._guesses.undo(entry.tried_by)
+        entry.tried_by = ""
         # From the end, so that those who wait behind a question that took long need not ask it again.
         entry.listed_until = time.monotonic() + LISTING_S
 

@@ -12,6 +12,7 @@ from crawler.contracts import Privileges
 from crawler.errors import CredentialRefused, StoreError, StoreRefused, StoreUnavailable
 from plugins.collections import standings
 from plugins.collections.standings import NOBODY, Standings
+from plugins.core.errors import LimitReached
 from plugins.core.identity import Principal
 from tests.support.collections import person
 from tests.support.fake_rights_store import FakeRightsStore, Person
@@ -136,3 +137,24 @@ async def test_the_number_of_callers_that_are_remembered_is_bounded(
     assert store.listed.count(ALICE) == 2
     await known.of(caller("u2:x"))
     assert store.listed.count("u2:x") == 1
+
+
+async def test_nobody_can_guess_credentials_of_the_store_without_end(store: FakeRightsStore) -> None:
+    known = Standings(store, 30)
+    guesses = [known.of(caller(f"root:{number}", "mallory")) for number in range(100)]
+    found = await asyncio.gather(*guesses)
+    assert len(store.listed) == standings.MAX_GUESSES
+    refused = [standing.problem for standing in found if isinstance(standing.problem, LimitReached)]
+    assert len(refused) == 100 - standings.MAX_GUESSES
+    with pytest.raises(LimitReached, match="Wait a minute"):
+        (await known.of(caller("root:again", "mallory"))).check()
+    assert (await known.of(caller(ALICE))).rights("handbook"), "others are not kept out"
+
+
+async def test_good_credentials_and_outages_are_no_guesses(store: FakeRightsStore) -> None:
+    known = Standings(store, 30)
+    store.fails = StoreUnavailable()
+    for number in range(standings.MAX_GUESSES + 5):
+        await known.of(caller(f"alice:{number}"))
+    store.fails = None
+    assert (await known.of(caller(ALICE))).problem is None

@@ -11,10 +11,11 @@ import json
 import logging
 import math
 import ssl
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import httpx
 from keycloak import KeycloakAdmin, KeycloakOpenID, KeycloakOpenIDConnection
@@ -32,6 +33,7 @@ WRONG_PASSWORD = "The user name or the password is wrong."  # noqa: S105 - a sen
 SIGN_IN_AGAIN = "The sign-in has ended. Sign in again."
 UNFINISHED = "The account is not fully set up. Sign in with a browser once and finish it."
 SCOPE = "openid"
+DISCOVERY_S = 300.0
 
 
 def is_keycloak(issuer: str) -> bool:
@@ -60,6 +62,8 @@ class Keycloak:
         self._client: httpx.AsyncClient | None = None
         self._openid: KeycloakOpenID | None = None
         self._admin: KeycloakAdmin | None = None
+        self._endpoint = ""
+        self._discovered_until = -float("inf")
 
     @property
     def openid(self) -> KeycloakOpenID:
@@ -153,19 +157,27 @@ class Keycloak:
         self, *, redirect_uri: str, state: str, nonce: str, code_challenge: str
     ) -> str:
         """Where a browser signs in (PKCE with S256)."""
-        return str(
-            await self._asked(
-                self.openid.a_auth_url(
-                    redirect_uri=quote(redirect_uri, safe=""),
-                    scope=SCOPE,
-                    state=quote(state, safe=""),
-                    nonce=quote(nonce, safe=""),
-                    code_challenge=quote(code_challenge, safe=""),
-                    code_challenge_method="S256",
-                ),
-                SIGN_IN_AGAIN,
-            )
-        )
+        asked = {
+            "client_id": self._client_id,
+            "response_type": "code",
+            "redirect_uri": redirect_uri,
+            "scope": SCOPE,
+            "state": state,
+            "nonce": nonce,
+            "code_challenge": code_challenge,
+            "code_challenge_method": "S256",
+        }
+        return f"{await self._authorization_endpoint()}?{urlencode(asked)}"
+
+    async def _authorization_endpoint(self) -> str:
+        """Looked up at most every `DISCOVERY_S`: whoever opens the sign-in page costs Keycloak nothing."""
+        if time.monotonic() >= self._discovered_until:
+            document = await self._asked(self.openid.a_well_known(), SIGN_IN_AGAIN)
+            endpoint = document.get("authorization_endpoint")
+            if not isinstance(endpoint, str):
+                raise IdentityUnavailable
+            self._endpoint, self._discovered_until = endpoint, time.monotonic() + DISCOVERY_S
+        return self._endpoint
 
     async def close(self) -> None:
         if self._client is not None:

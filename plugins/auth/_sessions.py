@@ -44,6 +44,8 @@ FOREIGN = (
     "This request comes from a page of another site, so the session cookie does not count for it. "
     "Send an access token as `Authorization: Bearer ...`."
 )
+LINKED = ("/v1/collections/", "/api/auth/")
+"""Where links of other sites may lead with the cookie: a citation in a chat's page is one."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _VALUE = re.compile(r"([\w-]{22})\.([\w-]{43})", re.ASCII)
 
@@ -106,7 +108,7 @@ class SessionSource(IdentitySource[SignInConfig]):
             Forbidden: A page of another site sent the request.
             Unauthenticated, IdentityUnavailable: As every source.
         """
-        self.check_origin(credential.method, credential.headers)
+        self.check_origin(credential.method, credential.headers, credential.path)
         session = await self._current(cookie_of(credential.headers) or "")
         bearer = replace(credential, bearer=SecretStr(session.access_token))
         principal = await self._source(session).authenticate(bearer)
@@ -114,8 +116,9 @@ class SessionSource(IdentitySource[SignInConfig]):
             raise Unauthenticated(ENDED)
         return principal
 
-    def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
-        """That a request with the cookie is of a page of ours, or a person's own opening of an address.
+    def check_origin(self, method: str, headers: Mapping[str, str], path: str = "") -> None:
+        """That a request with the cookie is of a page of ours, a person's own opening of an address, or a
+        link to one of `LINKED`: elsewhere another site's link could make LiteLLM work at their expense.
 
         Raises:
             Forbidden: It is neither.
@@ -124,7 +127,8 @@ class SessionSource(IdentitySource[SignInConfig]):
         ours = site == "same-origin" if site is not None else origin == self._origin
         if method in SAFE_METHODS:
             nobodys = origin is None if site is None else site == "none"
-            ours = ours or nobodys or headers.get("sec-fetch-mode") == "navigate"
+            linked = headers.get("sec-fetch-mode") == "navigate" and path.startswith(LINKED)
+            ours = ours or nobodys or linked
         if not ours:
             raise Forbidden(FOREIGN)
 

@@ -30,6 +30,8 @@ class Credential:
     """The address of the other end of the connection."""
     method: str = ""
     """The request's HTTP method; empty where it is not known, which counts as a write."""
+    path: str = ""
+    """Of the request's address."""
 
 
 class Principal(BaseModel):

@@ -43,6 +43,8 @@ UNKNOWN_ISSUER = (
 )
 
 
+LITELLM_KEY_HEADER = "litellm_user_api_key"
+"""Where LiteLLM's pass-through routes look for the key; it masks `Authorization` to its loggers, not this."""
 TAKEN = "collections.store_credential"
 """Where the ASGI scope keeps a credential that was taken out of the headers."""
 KEPT = "collections.headers"
@@ -111,7 +113,9 @@ class Authenticate:
         self._sources: tuple[IdentitySource[Any], ...] = (*([sessions] if sessions else ()), *sources)
         self._guards = tuple(guards)
         self._header = (store_credential_header or "").lower()
-        self._secret_headers = frozenset[str]().union(*(source.secret_headers for source in sources))
+        self._secret_headers = frozenset({LITELLM_KEY_HEADER}).union(
+            *(source.secret_headers for source in sources)
+        )
         self._allowances = [(_in_full(entry, names), entry) for entry in allowances]
 
     async def __call__(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
@@ -326,6 +330,7 @@ def _credential(request: Request, api_key: str, secret: Collection[str]) -> Cred
         headers=headers,
         peer=request.client.host if request.client else "",
         method=request.method if request.scope["type"] == "http" else "",
+        path=str(request.scope.get("path", "")).removeprefix(request.scope.get("root_path", "")),
     )
 
 

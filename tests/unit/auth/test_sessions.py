@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -228,7 +229,7 @@ async def test_a_write_of_a_page_of_ours_is_signed_in(here: SignInParts) -> None
 READS: list[tuple[dict[str, str], bool]] = [
     ({}, True),
     ({"sec_fetch_site": "none", "sec_fetch_mode": "navigate"}, True),
-    ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}, True),
+    ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}, False),
     ({"sec_fetch_site": "same-origin", "sec_fetch_mode": "cors"}, True),
     ({"sec_fetch_site": "same-site", "sec_fetch_mode": "cors"}, False),
     ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}, False),
@@ -245,6 +246,15 @@ async def test_reading_takes_a_page_of_ours_or_a_person_who_opens_an_address(her
             continue
         with pytest.raises(Forbidden):
             await here.sessions.authenticate(credential)
+
+
+async def test_a_link_of_another_site_leads_to_citations_only(here: SignInParts) -> None:
+    cookie = await signed_in(here)
+    link = with_cookie(cookie, "GET", sec_fetch_site="cross-site", sec_fetch_mode="navigate")
+    assert await here.sessions.authenticate(replace(link, path="/v1/collections/a/documents/b/content"))
+    for path in ("/health", "/v1/models", "/v1/collections", ""):
+        with pytest.raises(Forbidden, match="page of another site"):
+            await here.sessions.authenticate(replace(link, path=path))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from plugins.core.config import Allowance
 from plugins.core.errors import IdentityUnavailable, Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.ports import IdentitySource
-from plugins.proxy.auth import Authenticate, PrincipalAuth, Refusal
+from plugins.proxy.auth import LITELLM_KEY_HEADER, Authenticate, PrincipalAuth, Refusal
 
 ALICE = Principal(source="keycloak", subject="id-of-alice", username="alice")
 
@@ -96,3 +96,10 @@ async def test_subjects_stay_short_with_one_source_and_sessions() -> None:
     found = await hook(request(session()), "")
     assert isinstance(found, PrincipalAuth)
     assert found.models == ["small"]
+
+
+async def test_the_key_of_a_pass_through_route_is_not_left_in_the_headers() -> None:
+    asked = request(b"a=b")
+    asked.scope["headers"].append((LITELLM_KEY_HEADER.encode(), b"the-key"))
+    assert await user(Authenticate([Keycloak()]), asked, "the-key") == "keycloak/of-the-token"
+    assert "the-key" not in f"{asked.headers}{Request(asked.scope).headers}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from plugins.auth._sessions import COOKIE
+from plugins.core.ports import Ended
 from tests.support.auth_app import DOCUMENT, App, Browser, auth_app, query_of
 from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
 from tests.support.sign_in_parts import BASE
@@ -105,6 +107,12 @@ async def test_a_code_of_another_sign_in_is_refused(app: App) -> None:
     own = query_of(await attacker.begin())["state"]
     answer = await attacker.http.get("/api/auth/callback", params={"state": own, "code": stolen})
     refused(answer, 401)
+
+
+async def test_who_is_signed_out_by_the_issuer_meanwhile_gets_no_session(app: App, browser: Browser) -> None:
+    callback = app.realm.browser_signs_in(await browser.begin())
+    await app.parts.revocations.revoke(Ended("keycloak", "id-of-alice", None, time.time() + 60))
+    assert "signed out" in refused(await browser.http.get(callback), 401)
 
 
 @pytest.mark.parametrize(

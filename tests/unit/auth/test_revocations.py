@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from plugins.auth._revocations import Revocations
 from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.tables import revocations
 from plugins.core.config import StorageConfig
 from plugins.core.errors import IdentityUnavailable, Unauthenticated, Upstream
 from plugins.core.identity import Principal
@@ -69,6 +71,7 @@ async def test_an_ended_subject_is_refused_with_every_token_of_before(database: 
 
 async def test_a_logout_token_that_comes_late_lets_nobody_in_again(database: Database) -> None:
     guard, other = Revocations(database, 60), Revocations(database, 60)
+    assert not await is_refused(guard, principal()), "from here on it knows what it did itself"
     await guard.revoke(ended(at=NOW))
     await guard.revoke(ended(at=NOW - 100))
     for process in (guard, other):
@@ -104,6 +107,13 @@ async def test_what_was_revoked_outlives_a_restart_and_not_its_time(database: Da
     again = Revocations(database, 60)
     assert await is_refused(again, principal("s1"))
     assert not await is_refused(again, principal("s2"))
+
+
+async def test_what_is_over_is_removed_from_the_database(database: Database) -> None:
+    await Revocations(database, -1).revoke(ended("s1"))
+    await Revocations(database, 60).revoke(ended("s2"))
+    async with database.read() as connection:
+        assert len((await connection.execute(select(revocations))).all()) == 1
 
 
 async def test_one_read_serves_all_requests_of_a_second(

@@ -71,6 +71,19 @@ async def test_two_managers_who_shut_each_other_out_at_once_do_not_both_succeed(
     assert len(refused) == 1
 
 
+async def test_who_lost_manage_while_they_asked_changes_nothing(world: World) -> None:
+    created = await world.collection()
+
+    async def take() -> None:
+        async with world.database.write() as connection:
+            record = await Gate(world.database, world.rights).find(connection, created.id)
+            await replace_grants(connection, world.rights, BOB, record, Access(manage=["user:kc/bob"]))
+
+    with pytest.raises(Forbidden):
+        await take()
+    assert await service(world).get(world.alice, "handbook") == Access(manage=ALICES)
+
+
 async def test_grants_of_a_collection_that_takes_them_from_milvus_are_not_ours(world: World) -> None:
     created = await world.collection()
 

@@ -51,7 +51,10 @@ async def test_a_person_is_noted_when_new_when_changed_and_once_an_hour(world: W
     await note(sightings, person("bob", "staff", "finance"))
     [changed] = await rows(world)
     assert changed.groups == ["finance", "staff"]
-    clock.now += 3601
+    clock.now += 3599
+    await note(sightings, person("bob", "staff", "finance"))
+    assert await rows(world) == [changed]
+    clock.now += 2
     await note(sightings, person("bob", "staff", "finance"))
     [later] = await rows(world)
     assert later.seen_at > changed.seen_at
@@ -104,7 +107,8 @@ async def test_people_of_a_directory_stand_beside_those_who_were_seen(world: Wor
 
 
 async def test_roles_and_groups_are_those_of_the_directory_and_of_who_was_seen(world: World) -> None:
-    await note(Sightings(world.database), person("zoe", "staff", source="other", roles=["reader"]))
+    gone = person("ghost", "ghosts", source="gone", roles=["haunter"])
+    await note(Sightings(world.database), gone, person("zoe", "staff", source="other", roles=["reader"]))
     people = People(world.database, world.rights, {"kc": FixedDirectory(ann=(("finance",), ("writer",)))})
     assert [view.subject for view in (await people.roles(world.alice)).data] == [
         "group:kc/finance",

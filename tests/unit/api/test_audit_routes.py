@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -115,7 +116,11 @@ async def test_who_did_not_sign_in_fills_no_log(server: Server) -> None:
     assert await entries(server) == []
 
 
-async def test_filters_choose_and_pages_go_on_after_the_last_id(server: Server) -> None:
+async def test_filters_choose_and_pages_go_on_after_the_last_id(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(1795264344.8614216, 0.25)
+    monkeypatch.setattr("plugins.collections.audit.now", lambda: next(clock))
     first, second = [await server.collection(name) for name in ("first", "second")]
     await server.client("bob").get("/v1/collections/first")
     every = await entries(server)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from plugins.bundle.doctor.findings import Examine, Finding, Redact, attempt
+from tests.support.loopback import Loopback, as_json
 
 LIMIT_S = 20.0
 
@@ -29,35 +28,11 @@ Answer = Callable[[str, dict[str, Any]], tuple[int, Any]]
 """Status and JSON, by the path and what was sent."""
 
 
-class Server:
+class Server(Loopback):
     """A server on loopback that answers what it is told, by path and what was sent."""
 
     def __init__(self, answer: Answer) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status, body = answer(self.path, json.loads(content) if content else {})
-                encoded = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(encoded)))
-                self.end_headers()
-                self.wfile.write(encoded)
-
-            do_POST = do_GET  # noqa: N815 - the library's name
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        super().__init__(lambda request: as_json(*answer(request.path, json.loads(request.content or b"{}"))))
 
 
 @pytest.fixture

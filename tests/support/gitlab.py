@@ -6,14 +6,14 @@ https://docs.gitlab.com/integration/openid_connect_provider/#shared-information.
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.loopback import Loopback, Request, Response, as_json
 
 Object = dict[str, Any]
 
@@ -32,11 +32,6 @@ USERS: dict[str, Object] = {
 }
 
 
-class Server(ThreadingHTTPServer):
-    request_queue_size = 256
-    """Connections that wait to be taken: tests open many at once."""
-
-
 class Gitlab:
     def __init__(self) -> None:
         self.down = False
@@ -49,10 +44,8 @@ class Gitlab:
         self.requests: list[str] = []
         """Paths with their queries."""
         self._tokens: dict[str, tuple[Object, Object]] = {}
-        self._server = Server(("127.0.0.1", 0), handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
+        self._server = Loopback(self._respond)
+        self.url = self._server.url
 
     @property
     def settings(self) -> Object:
@@ -61,9 +54,7 @@ class Gitlab:
 
     def close(self) -> None:
         self.open.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        self._server.close()
 
     def token(
         self,
@@ -105,46 +96,27 @@ class Gitlab:
     def revoke(self, token: str) -> None:
         del self._tokens[token]
 
-    def answer(self, path: str, bearer: str) -> tuple[int, bytes, dict[str, str]]:
+    def _respond(self, request: Request) -> Response:
+        self.requests.append(request.path)
+        self.open.wait(30)
+        return self._answer(request.path, request.bearer)
+
+    def _answer(self, path: str, bearer: str) -> Response:
         if path in self.overrides:
-            return self.overrides[path]
+            return Response(*self.overrides[path])
         if self.down:
-            return 503, b"<html>GitLab is not responding</html>", {}
+            return Response(503, b"<html>GitLab is not responding</html>")
         found = self._tokens.get(bearer)
         match path:
             case "/oauth/token/info":
-                return _json(200, found[0]) if found else _json(400, {"error": "invalid_request"})
+                return as_json(200, found[0]) if found else as_json(400, {"error": "invalid_request"})
             case "/oauth/userinfo" if found and "openid" not in found[0]["scope"]:
-                return _json(403, {"error": "insufficient_scope"})
+                return as_json(403, {"error": "insufficient_scope"})
             case "/oauth/userinfo":
-                return _json(200, found[1]) if found else _json(401, {"error": "invalid_token"})
+                return as_json(200, found[1]) if found else as_json(401, {"error": "invalid_token"})
             case "/.well-known/openid-configuration":
-                return _json(200, {"issuer": self.url})
-        return _json(404, {"error": "not found"})
-
-
-def _json(status: int, value: Object) -> tuple[int, bytes, dict[str, str]]:
-    return status, json.dumps(value).encode(), {"Content-Type": "application/json"}
-
-
-def handler(gitlab: Gitlab) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            gitlab.requests.append(self.path)
-            gitlab.open.wait(30)
-            bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            status, content, headers = gitlab.answer(self.path, bearer)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            return
-
-    return Handler
+                return as_json(200, {"issuer": self.url})
+        return as_json(404, {"error": "not found"})
 
 
 @contextmanager

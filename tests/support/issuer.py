@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from joserfc import jwk, jws, jwt
+
+from tests.support.loopback import Loopback, Request, Response, as_json
 
 Claims = dict[str, Any]
 Key = jwk.RSAKey | jwk.ECKey
@@ -45,22 +45,13 @@ class Issuer:
         self.keys: list[Key] = []
         self.extra_certs: list[Claims] = []
         self.rotate()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        scheme = "https" if certificate else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/realms/{realm}"
+        self._server = Loopback(self._respond, certificate)
         self.path = f"/realms/{realm}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
+        self.url = f"{self._server.url}{self.path}"
 
     def close(self) -> None:
         self.open.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        self._server.close()
 
     def rotate(self, kind: str = "RS256") -> None:
         """A new key that signs from now on; the old ones stay published."""
@@ -114,6 +105,13 @@ class Issuer:
             return {"active": False}
         return {**claims, "active": claims["exp"] > time.time()}
 
+    def _respond(self, request: Request) -> Response:
+        self.requests.append(request.path)
+        self.open.wait(30)
+        form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
+        status, body = self.answer(request.path, form, request.bearer)
+        return Response(status) if status == 204 else as_json(status, body)
+
     def answer(self, path: str, form: dict[str, str], bearer: str) -> tuple[int, Claims]:
         if self.down:
             return 503, {"error": "unavailable"}
@@ -142,30 +140,6 @@ class Issuer:
 
 def b64(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            issuer.requests.append(self.path)
-            issuer.open.wait(30)
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            form = {name: values[0] for name, values in parse_qs(content).items()}
-            bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            status, body = issuer.answer(self.path, form, bearer)
-            encoded = b"" if status == 204 else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(encoded)))
-            self.end_headers()
-            self.wfile.write(encoded)
-
-        do_POST = do_GET  # noqa: N815 - the library's name
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            return
-
-    return Handler
 
 
 @contextmanager

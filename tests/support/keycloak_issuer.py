@@ -3,7 +3,6 @@ tokens, sessions, back-channel logout. The page where a person types their passw
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 import time
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.support.issuer import USERS, Claims, Issuer
+from tests.support.issuer import USERS, Claims, Issuer, b64
 
 CLIENT = {"client_id": "litellm", "client_secret": "litellm-secret"}
 LOGOUT: Claims = {"http://schemas.openid.net/event/backchannel-logout": {}}
@@ -103,7 +102,7 @@ class KeycloakIssuer(Issuer):
             case "authorization_code":
                 code = self.codes.pop(form["code"], None)
                 digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-                proof = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+                proof = b64(digest)
                 if code and (code.challenge, code.redirect_uri) == (proof, form["redirect_uri"]):
                     return 200, self._given(code.username, nonce=code.nonce)
             case "refresh_token":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
 import time
 from typing import Any
+
+from tests.support.issuer import b64
 
 KEY = "sk-of-open-webui-0123456789abcdef"
 SECRET = "secret-of-open-webui-and-this-proxy-0123456789"
@@ -44,7 +45,3 @@ def plain_headers(username: str = "alice", **changed: str) -> dict[str, str]:
     """The unsigned headers that it sends without a secret."""
     said = {"Name": username.title(), "Id": f"id-of-{username}", "Email": f"{username}@example.test"}
     return {f"X-OpenWebUI-User-{name}": value for name, value in {**said, "Role": "user", **changed}.items()}
-
-
-def b64(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

@@ -14,7 +14,8 @@ from pydantic import SecretStr, ValidationError
 from plugins.auth.open_webui import OpenWebui, OpenWebuiSettings
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
-from tests.support.open_webui import HEADER, KEY, SECRET, b64, plain_headers, user_token
+from tests.support.issuer import b64
+from tests.support.open_webui import HEADER, KEY, SECRET, plain_headers, user_token
 
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 

@@ -239,12 +239,12 @@ async def _ended(parts: SignInParts, logout_token: str) -> Ended:
 
 
 def _add_metadata(routes: APIRouter, parts: SignInParts) -> None:
-    issuers = [getattr(source.settings, "issuer", None) for source in parts.sources]
+    servers = [server for source in parts.sources if (server := source.authorization_server)]
 
     @routes.get(METADATA_PATH, summary="How clients sign in", responses=errors())
     async def protected_resource_metadata() -> ResourceMetadata:
         """Which authorization servers give access tokens for `/v1` (RFC 9728)."""
         return ResourceMetadata(
             resource=parts.url("/v1"),
-            authorization_servers=[issuer for issuer in issuers if isinstance(issuer, str)],
+            authorization_servers=servers,
         )

@@ -36,10 +36,10 @@ UNKNOWN_KEY = (
 class Issuer:
     """The signing keys of one issuer, by their ``kid``.
 
-    Keys older than ``cache_s`` are renewed in the background while they go on being used; so an
-    issuer that is down shuts nobody out whose key is known. A key that is not known is looked for at
-    once, with one request in flight and not more often than every ``refetch_s``, however many tokens
-    name unknown keys. Bound to the event loop of its first use.
+    Keys older than half of ``cache_s`` are renewed in the background while they go on being used, those
+    older than ``cache_s`` before; an issuer that is down shuts nobody out whose key is known. A key that
+    is not known is looked for at once, with one request in flight and not more often than every
+    ``refetch_s``, however many tokens name unknown keys. Bound to the event loop of its first use.
 
     Sources: OpenID Connect Discovery 1.0, section 4; RFC 7517 (JWK set).
     """
@@ -67,10 +67,11 @@ class Issuer:
             IdentityUnavailable: The key is not known and the issuer cannot be asked.
         """
         found = self._find(kid)
-        if found is None:
+        age_s = time.monotonic() - self._fetched
+        if found is None or age_s > self._cache_s:
             await self._refresh(self._refetch_s)
             found = self._find(kid)
-        elif time.monotonic() - self._fetched > self._cache_s:
+        elif age_s > self._cache_s / 2:
             self._start(self._refetch_s)
         if found is not None:
             return found

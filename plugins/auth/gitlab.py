@@ -96,6 +96,7 @@ class Gitlab(IdentitySource[GitlabSettings]):
 
     def __init__(self, settings: GitlabSettings, name: str) -> None:
         super().__init__(settings, name)
+        self.authorization_server = settings.url
         self._answers = Answers(self._ask, untrusted=True)
         self._client: httpx.AsyncClient | None = None
 

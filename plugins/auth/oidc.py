@@ -62,7 +62,7 @@ class OidcSettings(Settings):
     leeway_s: int = Field(default=30, ge=0, le=300)
     """How far the issuer's clock may be off."""
     jwks_cache_s: float = Field(default=300.0, gt=0)
-    """Keys older than this are renewed in the background."""
+    """So late a withdrawn key is refused, at most: keys older than this are renewed before they are used."""
     jwks_refetch_s: float = Field(default=10.0, gt=0)
     """Unknown keys are looked for at most this often."""
     timeout_s: float = Field(default=5.0, gt=0, le=60)
@@ -106,6 +106,7 @@ class Oidc(IdentitySource[OidcSettings]):
 
     def __init__(self, settings: OidcSettings, name: str) -> None:
         super().__init__(settings, name)
+        self.authorization_server = settings.issuer
         url = urlsplit(settings.issuer)
         if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
             log.warning("identity source %s: the issuer's keys are fetched in the clear; use https", name)

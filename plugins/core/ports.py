@@ -241,6 +241,8 @@ class IdentitySource(ABC, Generic[C]):
 
     sign_in: SignIn | None = None
     """Signing in at this source's issuer, where it is configured as a client there."""
+    authorization_server: str | None = None
+    """The address of the issuer whose access tokens it takes (RFC 8414), where there is one."""
     secret_headers: frozenset[str] = frozenset()
     """Headers beside `Authorization` that hold its credentials, in lower case: they are not passed on."""
     directory: Directory | None = None

@@ -208,6 +208,13 @@ async def test_what_nobody_issued_is_not_accepted_and_refused(
         await source.authenticate(given)
 
 
+async def test_the_authorization_server_is_where_its_tokens_come_from(
+    source: IdentitySource[Any], known: Case
+) -> None:
+    expected = {"oidc": known.settings.get("issuer"), "gitlab": known.settings.get("url")}.get(known.use)
+    assert source.authorization_server == expected
+
+
 async def test_deciding_whether_to_accept_does_no_io(
     source: IdentitySource[Any], known: Case, issuers: Issuers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

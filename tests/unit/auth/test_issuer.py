@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -59,6 +60,20 @@ async def test_a_rotated_key_is_found_and_the_old_one_goes_on(own: Issuer) -> No
     new = own.token()
     assert await eventually(source, new)
     assert await sign_in(source, old)
+
+
+async def test_a_withdrawn_key_opens_nothing_once_its_time_is_over(
+    own: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_for(own, jwks_refetch_s=0.001)
+    old = own.token()
+    assert await sign_in(source, old)
+    own.rotate()
+    own.keys.pop()
+    assert await sign_in(source, old), "nobody looked since"
+    later = time.monotonic() + source.settings.jwks_cache_s + 1
+    monkeypatch.setattr("plugins.auth._issuer.time.monotonic", lambda: later)
+    assert "does not publish" in await refusal(source, old), "not even the first request"
 
 
 async def eventually(source: Oidc, token: str) -> Principal:

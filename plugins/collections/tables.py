@@ -122,7 +122,7 @@ audit = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
-    Column("user_id", String(512), nullable=False),  # empty: nobody signed in
+    Column("user_id", String(512), nullable=False),  # <source>/<name>
     Column("peer", String(64), nullable=False),  # the address that the request came from
     Column("request_id", String(64), nullable=False),
     Column("action", String(64), nullable=False),

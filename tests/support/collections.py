@@ -48,7 +48,7 @@ from plugins.worker.worker import Worker
 
 DIMENSION = 16
 MODEL = "local/words"
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 """No condition of these tests is waited for longer than this."""
 
 

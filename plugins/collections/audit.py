@@ -38,6 +38,8 @@ Action = Literal[
     "document.change",
     "document.delete",
     "document.replace",
+    "ollama.delete",
+    "ollama.pull",
 ]
 Result = Literal["allowed", "refused"]
 

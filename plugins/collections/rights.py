@@ -89,6 +89,7 @@ class Rights:
             for number, entry in enumerate(config.tools)
         }
         self._auditors = subjects(config.audit.readers, "audit.readers")
+        self._ollama_managers = subjects(config.ollama.managers, "ollama.managers")
         if mistakes:
             raise ConfigError(mistakes)
 
@@ -147,6 +148,10 @@ class Rights:
     def decide_audit(self, principal: Principal) -> Decision:
         """Whether the principal may read the audit log."""
         return _match(principal, self._auditors, "audit.readers")
+
+    def decide_ollama(self, principal: Principal) -> Decision:
+        """Whether the principal may manage Ollama's models."""
+        return _match(principal, self._ollama_managers, "ollama.managers")
 
     def decide_tool(self, principal: Principal, tool: str) -> Decision:
         """Whether the principal may run the tool; a tool that is not configured is denied."""

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator
@@ -161,6 +161,35 @@ class AuditConfig(Settings):
     """Subjects that may read the audit log (`GET /v1/audit`); nobody by default."""
 
 
+REGISTRY = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?$"
+"""A registry's host, with its port where it is not 443."""
+
+
+class OllamaConfig(Settings):
+    """Managing the models of an Ollama server, through `/v1/ollama/models`."""
+
+    base_url: str | None = None
+    """Where Ollama is: `http://127.0.0.1:11434`, or `os.environ/OLLAMA_BASE_URL`."""
+    managers: list[str] = []
+    """Subjects that may list, pull and delete its models; nobody by default."""
+    registries: list[Annotated[str, Field(pattern=REGISTRY)]] = []
+    """Hosts (`hf.co`) that Ollama may be sent to for a model, beside its own registry."""
+    insecure_registries: list[Annotated[str, Field(pattern=REGISTRY)]] = []
+    """As `registries`, without TLS or with a certificate that nobody vouches for."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """How long Ollama may take to answer."""
+    pull_timeout_s: float = Field(default=6 * 3600.0, gt=0)
+    """How long one pull may take."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        url = urlsplit(value or "http://unset")
+        if url.scheme not in ("https", "http") or not url.hostname or url.query or url.fragment:
+            raise ValueError("must be Ollama's address: `http://127.0.0.1:11434`")
+        return value.rstrip("/") if value else None
+
+
 class StorageConfig(Settings):
     """Where things are kept."""
 
@@ -246,6 +275,7 @@ class Config(Settings):
     identity: IdentityConfig
     collections: CollectionsConfig = CollectionsConfig()
     audit: AuditConfig = AuditConfig()
+    ollama: OllamaConfig = OllamaConfig()
     storage: StorageConfig = StorageConfig()
     tools: list[ToolEntry] = []
     pipelines: dict[str, dict[str, Any]] = {"default": {}}

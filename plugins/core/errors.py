@@ -1,7 +1,7 @@
 """What can go wrong, without HTTP: `plugins.core.wire` says how each class looks to a client.
 
     BundleError
-    + InvalidRequest, TooLarge, UnknownTool, UnknownCollection, UnknownDocument, Conflict
+    + InvalidRequest, TooLarge, UnknownTool, UnknownCollection, UnknownDocument, UnknownModel, Conflict
     + Unauthenticated, Forbidden
     + LimitReached, DeadlineExceeded
     + Upstream: ModelUnavailable, IdentityUnavailable
@@ -34,6 +34,7 @@ __all__ = [
     "Unauthenticated",
     "UnknownCollection",
     "UnknownDocument",
+    "UnknownModel",
     "UnknownTool",
     "UnsupportedFormat",
     "Upstream",
@@ -71,6 +72,10 @@ class UnknownCollection(BundleError):
 
 class UnknownDocument(BundleError):
     """There is no such document, or you have no right to it."""
+
+
+class UnknownModel(BundleError):
+    """There is no such model. GET /v1/ollama/models lists those that are there."""
 
 
 class Conflict(BundleError):

@@ -24,6 +24,7 @@ TABLE: dict[type[Exception], Wire] = {
     errors.UnknownTool: Wire(404, INVALID, "tool_not_found"),
     errors.UnknownCollection: Wire(404, INVALID, "collection_not_found"),
     errors.UnknownDocument: Wire(404, INVALID, "document_not_found"),
+    errors.UnknownModel: Wire(404, INVALID, "model_not_found"),
     errors.Conflict: Wire(409, INVALID, "conflict"),
     errors.Unauthenticated: Wire(401, "authentication_error", "invalid_api_key"),
     errors.Forbidden: Wire(403, "permission_error", "permission_denied"),

@@ -55,7 +55,11 @@ def routes(found: Sequence[Any]) -> Iterator[Any]:
 def table() -> list[dict[str, Any]]:
     """Every route whose function is in a package of ours, and whether it depends on a sign-in."""
     return [
-        {"method": method, "path": route.path_format, "authenticated": mount.authenticated in depends_on(route)}
+        {
+            "method": method,
+            "path": route.path_format,
+            "authenticated": mount.authenticated in depends_on(route),
+        }
         for route in routes(app.routes)
         if route.endpoint.__module__.startswith("plugins.")
         for method in sorted(getattr(route, "methods", None) or {"WEBSOCKET"})

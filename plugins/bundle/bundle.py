@@ -55,9 +55,10 @@ from plugins.core.ports import IdentitySource, Parts, Tool
 from plugins.core.resource import name_metadata
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Authenticate
-from plugins.proxy.chat import ChatHooks, ChatParts
+from plugins.proxy.chat import ChatHooks
 from plugins.proxy.models import RouterEmbed, has_model
 from plugins.proxy.mount import authenticated, is_admin, mount, standing_of
+from plugins.proxy.turns import ChatParts
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,10 @@ from plugins.core.validation import invalid
 
 HEADER = "x-rag-collections"
 """Names or ids of collections, separated by commas."""
+TASK_HEADER = "x-rag-task"
+"""Set in Open WebUI's connection to its template ``{{TASK}}``: empty for a question."""
 TASK = "### Task:"
-"""How Open WebUI's background requests (titles, tags, follow-ups) begin."""
+"""How Open WebUI's background requests (titles, tags, follow-ups) begin where that header is not set."""
 
 
 class Strict(BaseModel):
@@ -98,6 +100,8 @@ def is_file_search(tool: Any) -> bool:
 
 def is_background_task(data: Mapping[str, Any]) -> bool:
     """Whether this is Open WebUI asking for a title, tags or follow-up questions."""
+    if (task := headers(data).get(TASK_HEADER)) is not None:
+        return bool(task.strip())
     messages = data.get("messages")
     if data.get("stream") or data.get("tools") or not isinstance(messages, list) or len(messages) != 1:
         return False
@@ -107,7 +111,7 @@ def is_background_task(data: Mapping[str, Any]) -> bool:
 
 def is_open_webui(data: Mapping[str, Any]) -> bool:
     """Whether Open WebUI sent the request: it takes sources as events instead of annotations."""
-    return any(name.startswith("x-openwebui-") for name in headers(data))
+    return any(name == TASK_HEADER or name.startswith("x-openwebui-") for name in headers(data))
 
 
 def headers(data: Mapping[str, Any]) -> dict[str, str]:

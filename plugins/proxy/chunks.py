@@ -154,16 +154,26 @@ def make_chunk(
     return chunk
 
 
-def make_event(
-    chunk_id: str, created: int, content: dict[str, Any], *, model: str | None = None
-) -> ModelResponseStream:
-    """An event for Open WebUI's interface: a chunk without choices.
+def with_delta(chunk: ModelResponseStream, delta: dict[str, Any]) -> ModelResponseStream:
+    """A chunk of the same answer with this delta."""
+    filled = make_chunk(chunk.id, chunk.created, delta, model=chunk.model)
+    filled._hidden_params = chunk._hidden_params
+    return filled
+
+
+def with_event(chunk: ModelResponseStream, content: dict[str, Any]) -> ModelResponseStream:
+    """An event for Open WebUI's page: a chunk of the same answer without choices.
 
     LiteLLM drops chunks that carry nothing that it knows, unless they have provider fields; and raw bytes
     of ours would break the guardrails that read the stream.
     """
     return ModelResponseStream(
-        id=chunk_id, created=created, model=model, choices=[], provider_specific_fields={}, event=content
+        id=chunk.id,
+        created=chunk.created,
+        model=chunk.model,
+        choices=[],
+        provider_specific_fields={},
+        event=content,
     )
 
 

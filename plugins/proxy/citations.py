@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -15,10 +15,13 @@ OPEN = re.compile(r"\[[\d,\s]{0,40}$")
 """The end of a text that may be the beginning of a citation."""
 
 
-class Cited(NamedTuple):
+class Span(NamedTuple):
+    """A citation in the client's text."""
+
     number: int
+    """As the client sees it, from 1."""
     start: int
-    """Of its brackets in the text, in characters."""
+    """Of its brackets, in characters."""
     end: int
 
 
@@ -33,6 +36,9 @@ class Citations:
         self._base_url = base_url.rstrip("/")
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._passages: dict[int, Passage] = {}
+
+    def __len__(self) -> int:
+        return len(self._passages)
 
     def __contains__(self, number: object) -> bool:
         return number in self._passages
@@ -54,15 +60,11 @@ class Citations:
             numbers.append(number)
         return numbers
 
-    def cited(self, text: str) -> Iterator[Cited]:
-        """The citations in ``text`` of passages that exist, in their order."""
-        for match in CITATION.finditer(text):
-            for number in dict.fromkeys(int(part) for part in match[1].split(",")):
-                if number in self._passages:
-                    yield Cited(number, match.start(), match.end())
+    def __getitem__(self, number: int) -> Passage:
+        return self._passages[number]
 
-    def annotations(self, text: str) -> list[dict[str, Any]]:
-        """OpenAI's annotations of type `url_citation`, one for each citation in ``text`` that can be opened.
+    def annotations(self, cited: Sequence[Passage], spans: Sequence[Span]) -> list[dict[str, Any]]:
+        """OpenAI's annotations of type `url_citation`, one for each citation that can be opened.
 
         https://platform.openai.com/docs/api-reference/chat/object (``message.annotations``)
         """
@@ -70,18 +72,18 @@ class Citations:
             {
                 "type": "url_citation",
                 "url_citation": {
-                    "start_index": cited.start,
-                    "end_index": cited.end,
-                    "title": place(self._passages[cited.number]),
+                    "start_index": span.start,
+                    "end_index": span.end,
+                    "title": place(cited[span.number - 1]),
                     "url": url,
                 },
             }
-            for cited in self.cited(text)
-            if (url := self.url(self._passages[cited.number])) is not None
+            for span in spans
+            if (url := self.url(cited[span.number - 1])) is not None
         ]
 
-    def search_results(self, text: str) -> list[dict[str, Any]]:
-        """The passages that ``text`` cites, by their numbers."""
+    def search_results(self, cited: Sequence[Passage]) -> list[dict[str, Any]]:
+        """The cited passages, by their numbers in the client's text."""
         return [
             {
                 "number": number,
@@ -96,8 +98,7 @@ class Citations:
                 "url": self.url(passage),
                 "text": passage.text,
             }
-            for number in sorted({cited.number for cited in self.cited(text)})
-            for passage in [self._passages[number]]
+            for number, passage in enumerate(cited, 1)
         ]
 
     def url(self, passage: Passage) -> str | None:
@@ -109,64 +110,69 @@ class Citations:
         url = f"{self._base_url}/v1/collections/{collection}/documents/{document}/content"
         return url if passage.page_first is None else f"{url}#page={passage.page_first}"
 
-    def source_event(self, number: int) -> dict[str, Any]:
-        """A passage as Open WebUI's `source` event.
 
-        Its id is not an address: Open WebUI would show the address and ask a public service for its icon.
-        """
-        passage = self._passages[number]
-        source_id = f"{passage.document_id}#{number}"
-        metadata: dict[str, Any] = {"source": source_id, "name": place(passage)}
-        if passage.page_first is not None:
-            metadata["page"] = passage.page_first - 1
-        source = {"id": source_id, "name": place(passage)}
-        if (url := self.url(passage)) is not None:
-            source["url"] = url
-        data = {
-            "source": source,
-            "document": [passage.text],
-            "metadata": [metadata],
-            "distances": [passage.score],
-        }
-        return {"type": "source", "data": data}
-
-
-class Renumber:
-    """Rewrites the numbers of a streamed text to 1, 2, ... in the order in which they are first cited.
-
-    Open WebUI numbers sources by the order of their events, so only thus its ``[n]`` find the sources
-    when an answer cites the third passage alone. A number without a passage stays as it is.
+class CitedText:
+    """The answer's text on its way to the client: its citations are numbered 1, 2, ... in the order of their
+    first use, and a number that no passage has is left out.
 
     Args:
-        known: Whether there is a passage of this number.
+        citations: The passages that the model was given.
     """
 
-    def __init__(self, known: Callable[[int], bool]) -> None:
-        self._known = known
+    def __init__(self, citations: Citations) -> None:
+        self._citations = citations
         self._held = ""
-        self.order: list[int] = []
-        """The passages' numbers; the first is ``[1]`` in the rewritten text."""
+        self._sent = 0
+        self._last = ""
+        self._order: list[int] = []
+        self.spans: list[Span] = []
+        """Of the client's text, in characters."""
+
+    @property
+    def cited(self) -> tuple[Passage, ...]:
+        """What the text cites; the first is ``[1]``."""
+        return tuple(self._citations[number] for number in self._order)
+
+    @property
+    def ends_in_a_word(self) -> bool:
+        """Whether there is text that more text would run into."""
+        last = self._held or self._last
+        return bool(last) and not last.endswith(("\n", " "))
 
     def feed(self, text: str) -> str:
-        """What can be shown after ``text``; the beginning of a citation is held back."""
+        """What can be shown after ``text``; what may be the beginning of a citation is held back."""
         text = self._held + text
         opening = OPEN.search(text)
         self._held = text[opening.start() :] if opening else ""
-        return CITATION.sub(self._renumbered, text[: len(text) - len(self._held)])
+        return self._rewritten(text[: len(text) - len(self._held)])
 
     def rest(self) -> str:
         """What was held back, at the end of the text."""
         held, self._held = self._held, ""
-        return held
+        return self._rewritten(held)
 
-    def _renumbered(self, match: re.Match[str]) -> str:
-        numbers = [int(part) for part in match[1].split(",")]
-        for number in numbers:
-            if self._known(number) and number not in self.order:
-                self.order.append(number)
-        return "".join(f"[{self.order.index(n) + 1 if n in self.order else n}]" for n in numbers)
+    def _rewritten(self, text: str) -> str:
+        pieces: list[str] = []
+        end = 0
+        for match in CITATION.finditer(text):
+            pieces.append(self._counted(text[end : match.start()]))
+            for number in dict.fromkeys(int(part) for part in match[1].split(",")):
+                if number in self._citations:
+                    pieces.append(self._cite(number))
+            end = match.end()
+        pieces.append(self._counted(text[end:]))
+        return "".join(pieces)
 
+    def _cite(self, number: int) -> str:
+        if number not in self._order:
+            self._order.append(number)
+        shown = self._order.index(number) + 1
+        start = self._sent
+        text = self._counted(f"[{shown}]")
+        self.spans.append(Span(shown, start, self._sent))
+        return text
 
-def status_event(description: str, *, done: bool) -> dict[str, Any]:
-    """A line above the answer in Open WebUI."""
-    return {"type": "status", "data": {"description": description, "done": done}}
+    def _counted(self, text: str) -> str:
+        self._sent += len(text)
+        self._last = text or self._last
+        return text

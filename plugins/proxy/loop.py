@@ -1,52 +1,56 @@
 """The one loop: the model speaks, our tools run, the model speaks again, until it is done.
 
-It is an async generator over the first round's stream, which LiteLLM has already begun. A plain answer is
-what it yields, collected. No timeout, task group or context variable spans a `yield`: with keep-alive
-pings LiteLLM runs each step of a generator in a task of its own.
+It is an async generator over the first round's stream, which LiteLLM has already begun. What it yields is
+made into what each client takes by the modules of `plugins.proxy.apis`; a plain answer is that stream,
+collected. No timeout, task group or context variable spans a `yield`: with keep-alive pings LiteLLM runs
+each step of a generator in a task of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from litellm.exceptions import (
-    BadRequestError,
-    ContextWindowExceededError,
-    RateLimitError,
-    Timeout,
-)
 from litellm.types.utils import ModelResponseStream, Usage
 
 from plugins.core.config import ChatConfig
-from plugins.core.errors import (
-    BundleError,
-    DeadlineExceeded,
-    InvalidRequest,
-    LimitReached,
-    ModelUnavailable,
-    ToolFailed,
-    ToolRetry,
-)
-from plugins.core.passages import render
-from plugins.core.ports import Call, ToolResult
+from plugins.core.errors import DeadlineExceeded
+from plugins.core.ports import Call, Passage
 from plugins.core.toolbox import Toolbox
-from plugins.proxy.chunks import Round, close, make_chunk, make_event, total
-from plugins.proxy.citations import Citations, Renumber, status_event
+from plugins.proxy.chunks import Round, close, make_chunk, total
+from plugins.proxy.citations import Citations, CitedText
+from plugins.proxy.tool_calls import Ran, ToolCalls
+from plugins.proxy.upstream import Ask, Chunks, public
 
-Chunks = AsyncIterator[ModelResponseStream]
-Ask = Callable[[list[dict[str, Any]], bool], Awaitable[Chunks]]
-"""Calls the model again: with the messages so far, and whether tools are offered."""
 
-NO_RESULT = "Nothing was found."
-MAX_SHOWN = 120
-"""Characters of a query in a status line."""
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Our tools at work, before (`done` false) and after."""
+
+    chunk: ModelResponseStream
+    """Empty, with the answer's id and model: what a client is told of this goes out in its likeness."""
+    calls: tuple[Ran, ...]
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the answer rests on; after its text, before its finish chunk. Only where it cites something."""
+
+    chunk: ModelResponseStream
+    cited: tuple[Passage, ...]
+    """The first is ``[1]`` in the client's text."""
+    annotations: list[dict[str, Any]]
+    """OpenAI's `url_citation`s, exact for the client's text."""
+    search_results: list[dict[str, Any]]
+
+
+Output = ModelResponseStream | Activity | Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,6 @@ class Turn:
     """Names of the client's own."""
     foreign_tools: bool = False
     """The client offers tools whose names cannot be known beforehand (an MCP server's, a provider's)."""
-    wants_usage: bool = False
-    """The client asked for a usage chunk."""
-    events: bool = False
-    """Sources as Open WebUI's events instead of annotations."""
     citations: Citations = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,8 +97,8 @@ class Loop:
         self._messages = list(messages)
         self._ask = ask
         self._slot = slot or nullcontext()
-        self._renumber = Renumber(turn.citations.__contains__) if turn.events else None
-        self._text: list[str] = []
+        self._tools = ToolCalls(turn.toolbox, turn.call, turn.config, turn.offered, turn.citations)
+        self._text = CitedText(turn.citations)
         self._usage: Usage | None = None
         self._id = ""
         self._created = 0
@@ -107,8 +107,8 @@ class Loop:
         self._begun = False
         self._new_round = False
 
-    async def run(self, first: Chunks) -> AsyncGenerator[ModelResponseStream, None]:
-        """The client's stream.
+    async def run(self, first: Chunks) -> AsyncGenerator[Output, None]:
+        """The answer: chunks of one id, one finish chunk, then one with the sum of the usage.
 
         Raises:
             BundleError: A later round's model, or the deadline. What the first round's stream raises is
@@ -131,11 +131,13 @@ class Loop:
                     break
                 if number == 1:
                     await held.enter_async_context(self._slot)
-                if self._turn.events:
-                    yield self._announce(current, done=False)
-                await self._run_tools(current)
-                if self._turn.events:
-                    yield self._announce(current, done=True)
+                message = current.message().model_dump(exclude_none=True)
+                calls = message.get("tool_calls") or []
+                yield Activity(self._chunk(None), self._tools.planned(calls), done=False)
+                ran = await self._tools.run(calls)
+                self._messages.append({"content": None, **message})
+                self._messages += [call.message for call in ran]
+                yield Activity(self._chunk(None), ran, done=True)
                 stream = await self._ask_again(number < self._turn.config.max_rounds)
                 self._new_round = True
             for last in self._ending(current):
@@ -165,47 +167,6 @@ class Loop:
     def _seconds_left(self) -> float:
         return max(0.0, self._turn.call.deadline - time.monotonic())
 
-    async def _run_tools(self, current: Round) -> None:
-        """Run a round's calls, some at once, and add them and their answers to the conversation."""
-        message = current.message().model_dump(exclude_none=True)
-        calls = message.get("tool_calls") or []
-        some = asyncio.Semaphore(self._turn.config.max_parallel_tools)
-
-        async def run(call: dict[str, Any]) -> ToolResult | str:
-            function = call.get("function") or call["custom"]
-            async with some:
-                return await self._result(function["name"], function.get("arguments", ""))
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run(call)) for call in calls]
-        self._messages.append({"content": None, **message})
-        for call, task in zip(calls, tasks, strict=True):
-            text = self._told(task.result())
-            self._messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
-
-    async def _result(self, name: str, arguments: str) -> ToolResult | str:
-        """What a tool found, or in words for the model why it did not."""
-        turn = self._turn
-        if name not in turn.offered:
-            return f"There is no tool `{name}`; there are: {', '.join(sorted(turn.offered))}."
-        try:
-            return await turn.toolbox.run_for_model(name, arguments, turn.call, turn.config.tool_timeout_s)
-        except (ToolRetry, ToolFailed) as error:
-            return f"Error: {error}"
-
-    def _told(self, result: ToolResult | str) -> str:
-        if isinstance(result, str):
-            return result
-        text = result.text or (
-            json.dumps(result.structured, ensure_ascii=False, default=str)
-            if result.structured and not result.passages
-            else ""
-        )
-        if result.passages:
-            passages = render(result.passages, self._turn.citations.number(result.passages))
-            text = f"{text}\n\n{passages}" if text else passages
-        return text or NO_RESULT
-
     def _identify(self, chunk: ModelResponseStream, stream: Chunks) -> None:
         """One id and one model for all rounds: those of the round in which the client sees something."""
         if not self._id:
@@ -218,16 +179,12 @@ class Loop:
         """The delta as the client gets it, its text rewritten and remembered."""
         content = delta.get("content")
         if isinstance(content, str):
-            if self._new_round and self._text and not self._text[-1].endswith(("\n", " ")):
+            if self._new_round and self._text.ends_in_a_word:
                 content = f"\n\n{content.lstrip()}"
             self._new_round = False
-            if self._renumber is not None:
-                content = self._renumber.feed(content)
-            delta = {**delta, "content": content}
-            if not content:
+            delta = {**delta, "content": self._text.feed(content)}
+            if not delta["content"]:
                 del delta["content"]
-            else:
-                self._text.append(content)
         return delta
 
     def _chunk(
@@ -251,60 +208,28 @@ class Loop:
             shown.choices[0].logprobs = logprobs
         return shown
 
-    def _event(self, content: dict[str, Any]) -> ModelResponseStream:
-        return make_event(self._id, self._created, content, model=self._model)
-
-    def _announce(self, current: Round, *, done: bool) -> ModelResponseStream:
-        calls = dict.fromkeys(described(name, arguments) for name, arguments in current.calls)
-        return self._event(status_event("; ".join(calls), done=done))
-
-    def _ending(self, last: Round) -> list[ModelResponseStream]:
-        """Citations, the finish chunk and the usage."""
-        chunks: list[ModelResponseStream] = []
-        if self._renumber is not None:
-            if rest := self._renumber.rest():
-                chunks.append(self._chunk({"content": rest}))
-            chunks += [
-                self._event(self._turn.citations.source_event(number)) for number in self._renumber.order
-            ]
-        else:
-            text = "".join(self._text)
-            if annotations := self._turn.citations.annotations(text):
-                found = {"search_results": self._turn.citations.search_results(text)}
-                chunks.append(self._chunk({"annotations": annotations, "provider_specific_fields": found}))
+    def _ending(self, last: Round) -> list[Output]:
+        """What was held back of the text, its sources, the finish chunk and the usage."""
+        outputs: list[Output] = []
+        if rest := self._text.rest():
+            outputs.append(self._chunk({"content": rest}))
+        if cited := self._text.cited:
+            citations = self._turn.citations
+            outputs.append(
+                Sources(
+                    self._chunk(None),
+                    cited,
+                    citations.annotations(cited, self._text.spans),
+                    citations.search_results(cited),
+                )
+            )
         reason = last.finish_reason or "stop"
         if last.client_calls:
             reason = "tool_calls"
         elif reason in ("tool_calls", "function_call"):
             reason = "stop"
-        chunks.append(self._chunk({}, finish_reason=reason))
-        if self._turn.wants_usage:
-            chunks.append(self._chunk(None, usage=self._usage or Usage()))
-        return chunks
-
-
-def described(tool: str, arguments: str) -> str:
-    """A call in words for Open WebUI's users."""
-    try:
-        query = json.loads(arguments or "{}").get("query")
-    except (ValueError, AttributeError):
-        query = None
-    return f"Searching: {query[:MAX_SHOWN]}" if isinstance(query, str) else f"Running {tool}"
-
-
-def public(error: Exception) -> BundleError:
-    """A later round's error in words that name no host, path or key; the cause is for the log."""
-    if isinstance(error, BundleError):
-        return error
-    if isinstance(error, RateLimitError):
-        return LimitReached("The model's rate limit is reached. Try again later.")
-    if isinstance(error, Timeout | TimeoutError):
-        return DeadlineExceeded("The model took too long to answer.")
-    if isinstance(error, ContextWindowExceededError):
-        return InvalidRequest(
-            "What was found and the conversation together are too long for this model. Start a new chat, ask "
-            "for fewer passages, or choose a model with a larger context."
-        )
-    if isinstance(error, BadRequestError):
-        return InvalidRequest("The model refused the request after tools had run. Try another model.")
-    return ModelUnavailable()
+        return [
+            *outputs,
+            self._chunk({}, finish_reason=reason),
+            self._chunk(None, usage=self._usage or Usage()),
+        ]

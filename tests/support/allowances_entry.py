@@ -23,7 +23,8 @@ from plugins.core.identity import Decision
 from plugins.core.ports import Call, IdentitySource, Parts, Tool, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Authenticate
-from plugins.proxy.chat import ChatHooks, ChatParts
+from plugins.proxy.chat import ChatHooks
+from plugins.proxy.turns import ChatParts
 from tests.support.chat_entry import Query, act, queryable
 
 litellm.enable_post_custom_auth_checks = True

@@ -34,7 +34,8 @@ from plugins.core.ports import Call, Parts, Passage, Tool, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.models import register
 from plugins.proxy.auth import PrincipalAuth
-from plugins.proxy.chat import ChatHooks, ChatParts
+from plugins.proxy.chat import ChatHooks
+from plugins.proxy.turns import ChatParts
 
 PASSAGES = (
     Passage(

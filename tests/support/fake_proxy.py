@@ -17,7 +17,8 @@ from plugins.core.identity import Decision, Principal
 from plugins.core.ports import Call, Parts, Tool, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import PrincipalAuth
-from plugins.proxy.chat import ChatHooks, ChatParts
+from plugins.proxy.chat import ChatHooks
+from plugins.proxy.turns import ChatParts
 from tests.support.fake_router import FakeRouter, Round, call, text
 from tests.support.services import ALICE, a_passage
 

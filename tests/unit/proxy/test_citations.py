@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from plugins.proxy.citations import Citations
+from plugins.proxy.citations import Citations, CitedText
 from tests.support.services import a_passage
 
 
@@ -12,6 +14,14 @@ def two_passages() -> Citations:
     citations = Citations("https://proxy.example/")
     assert citations.number([a_passage("one"), a_passage("two", page=None)]) == [1, 2]
     return citations
+
+
+def answered(citations: Citations, answer: str) -> tuple[str, CitedText, list[dict[str, Any]]]:
+    """The client's text, and its annotations."""
+    text = CitedText(citations)
+    shown = text.feed(answer) + text.rest()
+    annotations = citations.annotations(text.cited, text.spans)
+    return shown, text, [annotation["url_citation"] for annotation in annotations]
 
 
 def test_numbers_go_on_over_searches_and_known_passages_keep_theirs() -> None:
@@ -23,25 +33,26 @@ def test_equal_texts_of_two_places_are_two_passages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "spans"),
+    ("answer", "shown", "spans"),
     [
-        ("It is so [1].", ["[1]"]),
-        ("[2][1] and [1]", ["[2]", "[1]", "[1]"]),
-        ("both [1, 2]", ["[1, 2]", "[1, 2]"]),
-        ("öäü 🙂 [2]", ["[2]"]),
-        ("invented [3], and [0] and [x] and [1", []),
-        ("half [1, 9]", ["[1, 9]"]),
+        ("It is so [1].", "It is so [1].", ["[1]"]),
+        ("[2][1] and [2]", "[1][2] and [1]", ["[1]", "[2]", "[1]"]),
+        ("both [1, 2]", "both [1][2]", ["[1]", "[2]"]),
+        ("öäü 🙂 [2]", "öäü 🙂 [1]", ["[1]"]),
+        ("half [1, 9]", "half [1]", ["[1]"]),
+        ("[x] and [1", "[x] and [1", []),
     ],
 )
 def test_annotations_are_exactly_over_the_citations_of_passages_that_exist(
-    answer: str, spans: list[str]
+    answer: str, shown: str, spans: list[str]
 ) -> None:
-    found = [annotation["url_citation"] for annotation in two_passages().annotations(answer)]
-    assert [answer[citation["start_index"] : citation["end_index"]] for citation in found] == spans
+    text, _, found = answered(two_passages(), answer)
+    assert text == shown
+    assert [text[citation["start_index"] : citation["end_index"]] for citation in found] == spans
 
 
 def test_the_address_opens_the_document_at_its_page() -> None:
-    first, second = (a["url_citation"]["url"] for a in two_passages().annotations("[1][2]"))
+    first, second = (citation["url"] for citation in answered(two_passages(), "[1][2]")[2])
     assert first == "https://proxy.example/v1/collections/vs_h/documents/d1/content#page=3"
     assert second == "https://proxy.example/v1/collections/vs_h/documents/d1/content"
 
@@ -58,21 +69,19 @@ def test_the_address_opens_the_document_at_its_page() -> None:
 def test_what_has_no_document_here_links_to_its_source_or_nowhere(source: str, url: str | None) -> None:
     citations = Citations("https://proxy.example")
     citations.number([a_passage("x").model_copy(update={"source": source})])
-    links = [annotation["url_citation"]["url"] for annotation in citations.annotations("[1]")]
-    assert links == ([url] if url else [])
-    [result] = citations.search_results("[1]")
+    _, text, found = answered(citations, "[1]")
+    assert [citation["url"] for citation in found] == ([url] if url else [])
+    [result] = citations.search_results(text.cited)
     assert result["url"] == url
-    assert citations.source_event(1)["data"]["source"].get("url") == url
 
 
 def test_an_id_cannot_change_the_address() -> None:
     citations = Citations("https://proxy.example")
     citations.number([a_passage("x", "../../admin?")])
-    assert (
-        "/v1/collections/..%2F..%2Fadmin%3F/documents/"
-        in citations.annotations("[1]")[0]["url_citation"]["url"]
-    )
+    assert "/v1/collections/..%2F..%2Fadmin%3F/documents/" in answered(citations, "[1]")[2][0]["url"]
 
 
 def test_only_cited_passages_are_results() -> None:
-    assert [result["text"] for result in two_passages().search_results("see [2] and [2]")] == ["two"]
+    citations = two_passages()
+    _, text, _ = answered(citations, "see [2] and [2]")
+    assert [(r["number"], r["text"]) for r in citations.search_results(text.cited)] == [(1, "two")]

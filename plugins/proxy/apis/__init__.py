@@ -1,0 +1,1 @@
+"""The loop's output as each kind of client takes it, one module each."""

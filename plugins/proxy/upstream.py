@@ -1,0 +1,83 @@
+"""The model behind a chat: asked again for each later round, and its errors in words for the client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from litellm.exceptions import (
+    BadRequestError,
+    ContextWindowExceededError,
+    RateLimitError,
+    Timeout,
+)
+from litellm.proxy import proxy_server
+from litellm.types.utils import ModelResponseStream
+
+from plugins.core.errors import (
+    BundleError,
+    DeadlineExceeded,
+    InvalidRequest,
+    LimitReached,
+    ModelUnavailable,
+)
+
+Chunks = AsyncIterator[ModelResponseStream]
+Ask = Callable[[list[dict[str, Any]], bool], Awaitable[Chunks]]
+"""Calls the model again: with the messages so far, and whether tools are offered."""
+
+OURS = frozenset({"litellm_logging_obj", "litellm_call_id", "deployment", "guardrail_to_apply"})
+"""What belongs to the first round in a request's data; each round is logged and priced by itself."""
+
+
+def fallback_of(response: Any) -> str | None:
+    """The model group that answered instead of the one that was asked; None where there was no fallback."""
+    headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
+    return headers.get("x-litellm-model-group") if headers.get("x-litellm-attempted-fallbacks") else None
+
+
+def ask_again(data: dict[str, Any], fallback: str | None) -> Ask:
+    """Calls the router as LiteLLM did in the first round: same model, parameters, key.
+
+    Where a fallback answered, it goes on; a ``tool_choice`` that forces a call counts for the first round.
+    """
+    kept = {k: v for k, v in data.items() if k not in OURS and not k.startswith("_litellm")}
+    kept["model"] = fallback or kept["model"]
+    kept["stream"] = True
+    kept["stream_options"] = {"include_usage": True}
+    kept["litellm_trace_id"] = data.get("litellm_trace_id") or data.get("litellm_call_id")
+    choice = kept.pop("tool_choice", None)
+    if choice == "auto":
+        kept["tool_choice"] = choice
+
+    async def ask(messages: list[dict[str, Any]], tools: bool) -> Any:
+        router = proxy_server.llm_router
+        if router is None:
+            raise RuntimeError("the proxy has no router")
+        request = {
+            k: v for k, v in kept.items() if tools or k not in ("tools", "tool_choice", "parallel_tool_calls")
+        }
+        for name in ("metadata", "litellm_metadata"):
+            if isinstance(request.get(name), dict):
+                request[name] = dict(request[name])  # the router writes its own notes into it
+        return await router.acompletion(**{**request, "messages": list(messages)})
+
+    return ask
+
+
+def public(error: Exception) -> BundleError:
+    """A later round's error in words that name no host, path or key; the cause is for the log."""
+    if isinstance(error, BundleError):
+        return error
+    if isinstance(error, RateLimitError):
+        return LimitReached("The model's rate limit is reached. Try again later.")
+    if isinstance(error, Timeout | TimeoutError):
+        return DeadlineExceeded("The model took too long to answer.")
+    if isinstance(error, ContextWindowExceededError):
+        return InvalidRequest(
+            "What was found and the conversation together are too long for this model. Start a new chat, ask "
+            "for fewer passages, or choose a model with a larger context."
+        )
+    if isinstance(error, BadRequestError):
+        return InvalidRequest("The model refused the request after tools had run. Try another model.")
+    return ModelUnavailable()

@@ -16,14 +16,17 @@ from pathlib import Path
 
 from bench.chat import plain_chat
 from bench.figures import MeasurementFailed, Row, table
+from bench.many import many_streams, memory
 from bench.proxies import Sides, sides
 from bench.search import filled, search
+from bench.search_chat import search_chat
 from bench.stream import streams
 from bench.verification import verification
 
 ROUNDS = 10
 SEARCHES_PER_ROUND = 15
 VERIFICATIONS_PER_ROUND = 500
+CHATS_PER_ROUND = 1000
 
 
 async def measure(both: Sides, rounds: int) -> list[Row]:
@@ -32,6 +35,9 @@ async def measure(both: Sides, rounds: int) -> list[Row]:
         for collection in collections:
             rows += await search(both, collection, rounds * SEARCHES_PER_ROUND)
         rows += await streams(both, rounds)
+        rows += await search_chat(both, collections[0], rounds)
+        rows += await many_streams(both)
+        rows += await memory(both, collections[0], rounds * CHATS_PER_ROUND)
         return rows + await verification(rounds * VERIFICATIONS_PER_ROUND)
 
 

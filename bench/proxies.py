@@ -17,10 +17,18 @@ from tests.support.collections import MODEL
 from tests.support.issuer import issuer
 from tests.support.proxy import MASTER_KEY, ROOT, proxy
 
-PLAIN, STREAMED, WITH_DOCUMENTS = "plain", "streamed", "with-documents"
+PLAIN = "plain"
+STREAMED, FAST, STEADY = "stream", "fast", "steady"
+"""Models of `bench.models`; each is there with documents, too."""
 SOURCE = "kc"
 TOKEN_S = 3600
 GROUP = "staff"
+
+
+def with_documents(model: str) -> str:
+    """The name of the same model that our tools are offered to."""
+    return f"{model}-with-documents"
+
 
 STOCK: dict[str, Any] = {
     "model_list": [
@@ -28,12 +36,15 @@ STOCK: dict[str, Any] = {
             "model_name": PLAIN,
             "litellm_params": {"model": "openai/x", "api_key": "x", "mock_response": "Hello."},
         },
-        {"model_name": STREAMED, "litellm_params": {"model": "bench/stream"}},
-        {
-            "model_name": WITH_DOCUMENTS,
-            "litellm_params": {"model": "bench/stream"},
-            "model_info": {"rag": True},
-        },
+        *(
+            {
+                "model_name": with_documents(name) if rag else name,
+                "litellm_params": {"model": f"bench/{name}"},
+                "model_info": {"rag": rag, "supports_function_calling": True},
+            }
+            for name in (STREAMED, FAST, STEADY)
+            for rag in (False, True)
+        ),
         {
             "model_name": MODEL,
             "litellm_params": {"model": "bench/embedding"},
@@ -72,6 +83,11 @@ class Side:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=60),
         )
+
+    def memory_bytes(self) -> int:
+        """What the proxy's process holds (proc_pid_status(5), VmRSS)."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
 
     def cpu_s(self) -> float:
         """Processor time that the proxy's process took so far (proc_pid_stat(5), utime and stime)."""

@@ -1,4 +1,4 @@
-"""(c) What we add to the way of a streamed chunk from the model to the client."""
+"""(c), (e) What we add to the way of a streamed chunk from the model to the client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import aiohttp
 
 from bench.figures import MeasurementFailed, Row, milliseconds, p50_p95
 from bench.models import CHUNKS
-from bench.proxies import STREAMED, WITH_DOCUMENTS, Sides
+from bench.proxies import STREAMED, Sides, with_documents
 
 STREAMS = (1, 4)
 """At the same time."""
@@ -22,19 +22,22 @@ async def streams(sides: Sides, rounds: int) -> list[Row]:
     """Stock, ours without documents, ours with a search before: in turn, in changing order."""
     rows = []
     async with sides.stock.session() as stock, sides.ours.session() as ours:
-        ways = [(stock, STREAMED), (ours, STREAMED), (ours, WITH_DOCUMENTS)]
+        ways = [(stock, STREAMED), (ours, STREAMED), (ours, with_documents(STREAMED))]
         for session, model in ways:  # to warm up
             await delays(session, model)
         for at_once in STREAMS:
             found: list[list[float]] = [[] for _ in ways]
+            first: list[list[float]] = [[] for _ in ways]
             for number in range(rounds):
                 for index in sorted(range(len(ways)), key=lambda i: (i + number) % len(ways)):
                     some = await asyncio.gather(*(delays(*ways[index]) for _ in range(at_once)))
                     found[index] += [delay for one in some for delay in one]
+                    first[index] += [one[0] for one in some]
             base, plain, searched = found
             what = f"delay of a chunk, {at_once} stream{'s' if at_once > 1 else ''}"
             rows.append(compare(f"(c) {what}: p50 / p95", base, plain))
-            rows.append(compare(f"(c) {what}, after a search: p50 / p95", base, searched))
+            rows.append(compare(f"(e) {what}, after a search: p50 / p95", base, searched))
+            rows.append(compare(f"(e) {what}, after a search, the first: p50 / p95", first[0], first[2]))
     return rows
 
 

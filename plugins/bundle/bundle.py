@@ -26,11 +26,13 @@ from plugins.api import (
     documents,
     health,
     jobs,
+    ollama,
     people,
     search,
     sign_in,
     tools,
 )
+from plugins.api.ollama_models import OllamaModels
 from plugins.api.route import REFUSALS
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import SessionSource
@@ -84,6 +86,7 @@ class Bundle:
         migrate(url)
         self.database = Database(url)
         self.supervisors = children(config, self.store)
+        self.ollama = OllamaModels(config.ollama, self.rights, self.database)
         self._open_domain(config)
         self._open_proxy(config)
 
@@ -164,6 +167,7 @@ class Bundle:
             access.router(AccessService(self.database, self.rights, self.people), authenticated),
             people.router(self.people, authenticated),
             audit.router(AuditLog(self.database, self.rights), authenticated),
+            ollama.router(self.ollama, authenticated, pull_timeout_s=config.ollama.pull_timeout_s),
             health.router(self.health, is_admin),
             auth.router(parts, authenticated, standing_of, self.catalogue, self.toolbox),
             sign_in.router(parts),

@@ -142,6 +142,10 @@ def everybody_may_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rights, "decide_audit", lambda *arguments: YES)
 
 
+def everybody_manages_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rights, "decide_ollama", lambda *arguments: YES)
+
+
 def everybody_gives_grants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rights, "may_create", lambda *arguments: True)
 
@@ -196,6 +200,7 @@ MUTATIONS: dict[str, Patch] = {
     "the last manage can be taken away": decide_in("replace_grants"),
     "everybody's rights are explained to everybody": decide_in("effective"),
     "everybody reads the audit log": everybody_may_audit,
+    "everybody manages Ollama's models": everybody_manages_ollama,
     "everybody lists people": everybody_gives_grants,
     "a document's page ignores its audience": admits_in("_document"),
     "a download ignores the audience": admits_in("content"),

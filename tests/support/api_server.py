@@ -18,7 +18,8 @@ from crawler.contracts import Audience, Capabilities, Document, Hit, Metric, Que
 from crawler.contracts import Source as CrawlSource
 from crawler.errors import UnsupportedFormat
 from crawler.settings import Settings
-from plugins.api import access, audit, collections, documents, health, jobs, people, search, tools
+from plugins.api import access, audit, collections, documents, health, jobs, ollama, people, search, tools
+from plugins.api.ollama_models import OllamaModels
 from plugins.api.route import REFUSALS
 from plugins.collections import tables
 from plugins.collections.access import AccessService
@@ -200,7 +201,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     wellness = FixedHealth()
     routers = [
         *routers_of(catalogue, service, rights, found, wellness),
-        *security_routers(database, rights),
+        *security_routers(database, rights, config),
     ]
     app = FastAPI()
     setattr(app.state, REFUSALS, Refusals(database))
@@ -241,10 +242,12 @@ def routers_of(
     ]
 
 
-def security_routers(database: Database, rights: Rights) -> list[APIRouter]:
+def security_routers(database: Database, rights: Rights, config: Config) -> list[APIRouter]:
     known = People(database, rights, {})
+    models = OllamaModels(config.ollama, rights, database)
     return [
         access.router(AccessService(database, rights, known), authenticated),
         people.router(known, authenticated),
         audit.router(AuditLog(database, rights), authenticated),
+        ollama.router(models, authenticated, pull_timeout_s=10),
     ]

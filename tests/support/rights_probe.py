@@ -14,6 +14,7 @@ from tests.support.rights_table import CHAT, Case, rows
 
 NOBODYS_COLLECTION = "no-such-collection"
 NOBODYS_DOCUMENT = "file-00000000000000000000000000000000"
+NOBODYS_MODEL = "no-such-model"
 NOBODYS_JOB = "job_00000000000000000000000000000000"
 NOBODYS_KEY = "sk-nobody-ever-made-this-key-0123456789"
 TYPES = {(wire.status, wire.type) for wire in TABLE.values()}
@@ -46,7 +47,7 @@ def request(stage: Stage, case: Case) -> Request:
     """What the row means. What would be spoilt by success is made for this request alone."""
     row = case.row
     spoils = row.method in ("PATCH", "DELETE") or row.case == "replace"
-    names = {"collection": stage.collection}
+    names = {"collection": stage.collection, "name": NOBODYS_MODEL}
     if row.document:
         make = stage.fresh if spoils and case.status < 400 else stage.document
         document = make(case.identity, row.document)
@@ -72,6 +73,7 @@ def options(stage: Stage, route: str, method: str, case: str) -> dict[str, Any]:
     bodies: dict[tuple[str, str], Any] = {
         ("/v1/collections/new", case): {"name": created.get(case)},
         ("/v1/collections/{collection}", ""): {"description": "What everyone should know"},
+        ("/v1/ollama/models", ""): {"model": NOBODYS_MODEL},
         ("/v1/collections/{collection}/search", ""): {"query": QUESTION, "max_num_results": 50},
         ("/v1/collections/{collection}/add", "new"): {"documents": [new]},
         ("/v1/collections/{collection}/add", "replace"): {"documents": [{**new, "id": "{document}"}]},
@@ -172,6 +174,6 @@ def nobodys_key_opens_nothing(stage: Stage) -> None:
     with httpx.Client(base_url=stage.url, headers=headers, timeout=60, trust_env=False) as client:
         for row in rows():
             if row.expected["none"] == 401:
-                path = row.route.format(collection=stage.collection, document="x", job="x")
+                path = row.route.format(collection=stage.collection, document="x", job="x", name="x")
                 answer = client.request(row.method, path, json={} if row.method != "GET" else None)
                 assert answer.status_code == 401, f"{row}: {answer.status_code} for a key that nobody made"

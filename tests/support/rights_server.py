@@ -19,14 +19,15 @@ from pydantic import SecretStr
 
 from crawler.settings import validate
 from crawler.stores.milvus import Milvus, MilvusSettings
-from plugins.api import access, audit, collections, documents, health, jobs, people, search, tools
+from plugins.api import access, audit, collections, documents, health, jobs, ollama, people, search, tools
+from plugins.api.ollama_models import OllamaModels
 from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
 from plugins.bundle.resolve import resolve
 from plugins.collections.access import AccessService
 from plugins.collections.audit import AuditLog
 from plugins.collections.database import database_url, migrate
 from plugins.collections.people import People
-from plugins.core.config import Config, LimitsConfig, StorageConfig
+from plugins.core.config import Config, LimitsConfig, OllamaConfig, StorageConfig
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.ports import HealthReport, IdentitySource, Parts, Tool
@@ -91,6 +92,7 @@ def mount(app: FastAPI, world: World) -> None:
         access.router(AccessService(world.database, world.rights, known), who),
         people.router(known, who),
         audit.router(AuditLog(world.database, world.rights), who),
+        ollama.router(OllamaModels(OllamaConfig(), world.rights, world.database), who, pull_timeout_s=10),
         collections.router(world.catalogue, who),
         documents.router(world.documents, who, limits=LimitsConfig(), check_format=lambda source: None),
         jobs.router(world.documents, who),

@@ -46,7 +46,7 @@ SAMPLES = {
 """Collection: its body, whose key creates it, and its documents."""
 
 HINTS = """
-Ready: http://127.0.0.1:{port}   (API: /docs, admin pages: /ui)
+Ready: http://127.0.0.1:{port}   (API: /, admin pages: /ui)
 Keys are in .env: LITELLM_MASTER_KEY, and DEMO_ALICE_KEY, DEMO_BOB_KEY, DEMO_CAROL_KEY of three people.
 
 Try, in another terminal in this folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from tests.support.proxy import ROOT
 from tests.support.quickstart import Quickstart, copy, quickstart, until, variables
 
 KEYS = ["LITELLM_MASTER_KEY", "DEMO_ALICE_KEY", "DEMO_BOB_KEY", "DEMO_CAROL_KEY"]
@@ -51,6 +53,13 @@ def test_it_listens_on_loopback_only(running: Quickstart) -> None:
     for address, reached in (("127.0.0.1", True), ("127.0.0.2", False)):
         with socket.socket() as client:
             assert (client.connect_ex((address, running.port)) == 0) is reached
+
+
+def test_the_page_of_the_api_is_where_the_hints_and_the_readme_say(running: Quickstart) -> None:
+    [said] = re.findall(r"\(API: (\S+), admin pages", running.log)
+    assert f"All routes with examples: `{said}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    page = running.http("bob").get(said)
+    assert (page.status_code, "swagger" in page.text.lower()) == (200, True)
 
 
 def test_keys_that_are_there_are_kept_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import openai
 import yaml
 from dotenv import dotenv_values
 
-from tests.support.proxy import ROOT, free_port
+from tests.support.proxy import ROOT, STARTUP, free_port
 
 START_S = 120.0
 STOP_S = 40.0
@@ -114,6 +114,7 @@ def variables(folder: Path) -> dict[str, str]:
     return {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "HOME": str(folder),
+        "PYTHONPATH": str(STARTUP),
         "DATA_DIR": str(folder / "data"),
         "OLLAMA_BASE_URL": "http://127.0.0.1:9",  # the discard port: nobody listens
     }

@@ -1,17 +1,54 @@
-"""What tests of several rooms share: one running `make run` for all that leave it as it is."""
+"""What tests of several rooms share: one running `make run` for all that leave it as it is; how tests are run."""
 
 from __future__ import annotations
 
+import gc
+import os
 import re
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.support.proxy import ROOT
+from tests.support.proxy import ROOT, STARTUP
 from tests.support.quickstart import Quickstart, change, copy, quickstart
 
 MAX_UPLOAD_BYTES = 200_000
+TOGETHER = {
+    "running": [
+        "journeys/test_bad_input",
+        "journeys/test_chat",
+        "journeys/test_documents",
+        "journeys/test_quickstart",
+        "project/test_readme",
+    ],
+    "matrix": ["journeys/test_audit", "journeys/test_rights_matrix"],
+}
+"""Files whose tests share a proxy, by its fixture: every process of pytest-xdist would start it anew."""
+
+gc.disable()  # while the tests are imported
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: the garbage collector need not look at it again and again."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """A file's tests go to one process, and so do files that share a proxy."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    homes = {f"tests/{name}.py": shared for shared, names in TOGETHER.items() for name in names}
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return homes.get(file, file)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -32,5 +69,5 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
         folder / "config" / "limits.yaml",
         lambda content: content["limits"].update(max_upload_bytes=MAX_UPLOAD_BYTES),
     )
-    with quickstart(folder, {"PYTHONPATH": str(folder)}) as started:
+    with quickstart(folder, {"PYTHONPATH": f"{folder}{os.pathsep}{STARTUP}"}) as started:
         yield started

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from tests.support.proxy import MASTER_KEY
 from tests.support.rights_open import open_routes
 from tests.support.rights_probe import NOBODYS_COLLECTION, chat_options, check, request
-from tests.support.rights_proxy import Matrix, greedy_calls, matrix_proxy
+from tests.support.rights_proxy import Matrix, greedy_calls
 from tests.support.rights_stage import (
     CLOSED_TEXT,
     HIDDEN_NAME,
@@ -39,17 +38,6 @@ from tests.support.rights_table import CHAT, IDENTITIES, Case, Identity, Row, ca
 
 WAYS = ("file_search", "rag object", "header")
 SIGNED_IN = [identity for identity in IDENTITIES if identity != "none"]
-
-
-@pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
-    with matrix_proxy(tmp_path_factory.mktemp("rights")) as made:
-        yield made
-
-
-@pytest.fixture
-def on(matrix: Matrix) -> Stage:
-    return matrix.stage
 
 
 def test_every_route_has_a_row_and_every_row_a_route(

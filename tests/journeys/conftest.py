@@ -1,0 +1,21 @@
+"""What journeys share: one proxy of the rights matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.rights_proxy import Matrix, matrix_proxy
+from tests.support.rights_stage import Stage
+
+
+@pytest.fixture(scope="session")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    with matrix_proxy(tmp_path_factory.mktemp("rights")) as made:
+        yield made
+
+
+@pytest.fixture
+def on(matrix: Matrix) -> Stage:
+    return matrix.stage

@@ -13,7 +13,7 @@ from tests.support.rights_proxy import greedy_calls, matrix_proxy
 from tests.support.rights_stage import Stage
 from tests.support.rights_table import CHAT, cases
 
-PLANTS = ["names_need_no_right", "tools_run_as_an_insider", "every_key_is_the_master_key"]
+HOLES = ["names_need_no_right", "tools_run_as_an_insider", "every_key_is_the_master_key"]
 """Of `tests.support.rights_entry`."""
 
 
@@ -36,7 +36,28 @@ def complaints(on: Stage) -> Iterator[str]:
             yield f"chat as {identity} says {leaks}"
 
 
-@pytest.mark.parametrize("plant", PLANTS)
-def test_the_matrix_complains_where_there_is_a_hole(plant: str, tmp_path: Path) -> None:
-    with matrix_proxy(tmp_path, plant=plant) as made:
-        assert next(complaints(made.stage), None) is not None
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that names the open hole."""
+    path = tmp_path_factory.mktemp("plant") / "hole"
+    path.touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def on(tmp_path_factory: pytest.TempPathFactory, plant: Path) -> Iterator[Stage]:
+    with matrix_proxy(tmp_path_factory.mktemp("rights"), plant=plant) as made:
+        yield made.stage
+
+
+def test_the_matrix_does_not_complain_where_there_is_none(on: Stage) -> None:
+    assert next(complaints(on), None) is None
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_the_matrix_complains_where_there_is_a_hole(on: Stage, plant: Path, hole: str) -> None:
+    plant.write_text(hole, encoding="utf-8")
+    try:
+        assert next(complaints(on), None) is not None
+    finally:
+        plant.write_text("", encoding="utf-8")

@@ -110,7 +110,8 @@ def enforced(folder: Path, milvus: Server, plant: str = "") -> Iterator[Stage]:
         return {**LOCALS.headers(name, url), **sent}
 
     tenant = Users("local", headers, milvus.prefix)
-    environment = {"ROUTES_FILE": str(folder / "routes.json"), "PLANT": plant}
+    (folder / "hole").write_text(plant, encoding="utf-8")
+    environment = {"ROUTES_FILE": str(folder / "routes.json"), "PLANT_FILE": str(folder / "hole")}
     with proxy(folder, LITELLM, config, environment) as running, clients(running.url, tenant) as made:
         made["master"].headers[HEADER] = credentials[OWNER]
         stage = Enforced(running.url, made, tenant)

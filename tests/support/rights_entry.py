@@ -2,8 +2,8 @@
 
 The routes of ours in LiteLLM's application are written to the file ``ROUTES_FILE``. The model
 `greedy/<name>` calls the tools that the last user message names as JSON, ``[{"name", "arguments"}]``, and
-then says everything that they answered: the worst model that a user could have. ``PLANT`` is the name of a
-hole to be found.
+then says everything that they answered: the worst model that a user could have. The file ``PLANT_FILE`` holds
+the name of the hole that is open, if one is to be found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from litellm.utils import custom_llm_setup
 
 from crawler.contracts import Privileges
 from plugins.collections.search import Searcher
-from plugins.core.identity import RIGHTS, Principal
+from plugins.core.identity import RIGHTS, Principal, Right
 from plugins.core.ports import Call, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.entry import authenticate
@@ -113,12 +113,16 @@ def piece(text: str = "", tool: Any = None, finish: str = "") -> GenericStreamin
     )
 
 
+def is_open(hole: Callable[[], None]) -> bool:
+    return PLANT_FILE.read_text(encoding="utf-8") == hole.__name__
+
+
 def names_need_no_right() -> None:
     """Chat does not look at the right to a collection that a request names."""
     real = Searcher._queryable
 
     async def queryable(self: Searcher, connection: Any, principal: Any, named: Any) -> Any:
-        if named and sys._getframe(1).f_code.co_name == "queryable":
+        if is_open(names_need_no_right) and named and sys._getframe(1).f_code.co_name == "queryable":
             return [await self._gate.find(connection, ref) for ref in named]
         return await real(self, connection, principal, named)
 
@@ -131,33 +135,42 @@ def tools_run_as_an_insider() -> None:
     other = Principal(source="local", subject="insider", username="insider", groups=frozenset({"insiders"}))
 
     async def run(self: Toolbox, name: str, arguments: Any, call: Call, timeout_s: float) -> ToolResult:
-        return await real(self, name, arguments, replace(call, principal=other), timeout_s)
+        if is_open(tools_run_as_an_insider):
+            call = replace(call, principal=other)
+        return await real(self, name, arguments, call, timeout_s)
 
     Toolbox.run_for_model = run  # type: ignore[method-assign]
 
 
 def every_key_is_the_master_key() -> None:
     """What is handed back to LiteLLM is not what the client sent."""
-    auth._handed_back = lambda key: proxy_server.master_key  # type: ignore[assignment,return-value]
+    real = auth._handed_back
+
+    def handed_back(key: Any) -> Any:
+        return proxy_server.master_key if is_open(every_key_is_the_master_key) else real(key)
+
+    auth._handed_back = handed_back
 
 
 def every_role_may_everything() -> None:
     """What Milvus's roles say is not looked at."""
-    Privileges.on = lambda self, name: frozenset(RIGHTS)  # type: ignore[method-assign]
+    real = Privileges.on
+
+    def on(self: Privileges, name: str) -> frozenset[Right]:
+        return frozenset(RIGHTS) if is_open(every_role_may_everything) else real(self, name)
+
+    Privileges.on = on  # type: ignore[method-assign]
 
 
-PLANTS = {
-    plant.__name__: plant
-    for plant in (
+if "PLANT_FILE" in os.environ:
+    PLANT_FILE = Path(os.environ["PLANT_FILE"])
+    for hole in (
         names_need_no_right,
         tools_run_as_an_insider,
         every_key_is_the_master_key,
         every_role_may_everything,
-    )
-}
-"""Holes, for the tests that must find them."""
-if os.environ.get("PLANT"):
-    PLANTS[os.environ["PLANT"]]()
+    ):
+        hole()
 
 litellm.custom_provider_map.append({"provider": "greedy", "custom_handler": Greedy()})
 custom_llm_setup()  # type: ignore[no-untyped-call]

@@ -65,11 +65,11 @@ def matrix_proxy(
     folder: Path,
     tenants: Sequence[Tenant] = (LOCALS,),
     sources: Sequence[Mapping[str, Any]] = (),
-    plant: str = "",
+    plant: Path | None = None,
 ) -> Iterator[Matrix]:
     """The proxy with a prepared stage for each tenant; ``sources`` are those that know the others.
 
-    ``plant`` is a hole of `rights_entry`.
+    ``plant`` is a file that is to name the open hole of `rights_entry`; without it that has none.
     """
     routes = folder / "routes.json"
     prompts = folder / "config" / "prompts"
@@ -78,9 +78,8 @@ def matrix_proxy(
     (prompts / "answer.md").write_text(prompt, encoding="utf-8")
     config = {**configuration(tenants, sources), "chat": CHAT_CONFIG}
     with ExitStack() as stack:
-        running = stack.enter_context(
-            proxy(folder, LITELLM, config, {"ROUTES_FILE": str(routes), "PLANT": plant})
-        )
+        environment = {"ROUTES_FILE": str(routes)} | ({"PLANT_FILE": str(plant)} if plant else {})
+        running = stack.enter_context(proxy(folder, LITELLM, config, environment))
         made = {tenant: stack.enter_context(stage(running.url, tenant)) for tenant in tenants}
         yield Matrix(made, running.log_file, json.loads(routes.read_text(encoding="utf-8")))
 

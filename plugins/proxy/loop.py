@@ -23,7 +23,7 @@ from plugins.core.errors import DeadlineExceeded
 from plugins.core.ports import Call, Passage
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.chunks import Round, close, make_chunk, total
-from plugins.proxy.citations import Citations, CitedText
+from plugins.proxy.citations import Citations, CitedText, Span
 from plugins.proxy.tool_calls import Ran, ToolCalls
 from plugins.proxy.upstream import Ask, Chunks, public
 
@@ -48,6 +48,8 @@ class Sources:
     annotations: list[dict[str, Any]]
     """OpenAI's `url_citation`s, exact for the client's text."""
     search_results: list[dict[str, Any]]
+    spans: tuple[Span, ...] = ()
+    """Where the client's text cites what, in characters over all rounds."""
 
 
 Output = ModelResponseStream | Activity | Sources
@@ -221,6 +223,7 @@ class Loop:
                     cited,
                     citations.annotations(cited, self._text.spans),
                     citations.search_results(cited),
+                    tuple(self._text.spans),
                 )
             )
         reason = last.finish_reason or "stop"

@@ -1,4 +1,4 @@
-"""What tests of several rooms share: one running `make run` for all that leave it as it is; how tests are run."""
+"""What tests share: one running `make run` for all that leave it as it is, and how they are run."""
 
 from __future__ import annotations
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from plugins.core.ports import Passage
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All control characters but newline and tab."""
+
+
+def printable(text: str) -> str:
+    """Without control characters, but for newline and tab: a file's text may hold any, and what shows it may
+    obey them."""
+    return _CONTROL.sub("", text)
+
+
+def cleaned(passage: Passage) -> Passage:
+    """The passage with all that is shown of it printable."""
+    shown = {name: printable(getattr(passage, name)) for name in ("collection", "filename", "title", "text")}
+    headings = tuple(printable(heading) for heading in passage.headings)
+    return passage.model_copy(update={**shown, "headings": headings})
 
 
 def place(passage: Passage) -> str:
     """Title, heading path and page: ``Handbook > Leave (page 3)``."""
     headings = [h for h in passage.headings if h != passage.title]
     # In one line: what a file calls itself must not leave the place that we give it.
-    text = " > ".join(" ".join(part.split()) for part in (passage.title, *headings))
+    text = " > ".join(" ".join(printable(part).split()) for part in (passage.title, *headings))
     if passage.page_first is None:
         return text
     last = passage.page_last or passage.page_first
@@ -30,9 +47,12 @@ def render(passages: Sequence[Passage], numbers: Sequence[int] | None = None) ->
     """
     blocks = []
     for number, passage in zip(numbers or range(1, len(passages) + 1), passages, strict=True):
+        text = printable(passage.text)
         fence = "```"
-        while fence in passage.text:
+        while fence in text:
             fence += "`"
-        opening = f"{fence}passage document_id={passage.document_id}"
-        blocks.append(f"[{number}] {place(passage)}\n{opening}\n{passage.text}\n{fence}")
+        # In one line: a key that was made outside may hold anything.
+        key = " ".join(printable(passage.document_id).split())
+        opening = f"{fence}passage document_id={key}"
+        blocks.append(f"[{number}] {place(passage)}\n{opening}\n{text}\n{fence}")
     return "\n\n".join(blocks)

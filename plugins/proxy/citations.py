@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from plugins.core.passages import place
+from plugins.core.passages import cleaned, place
 from plugins.core.ports import Passage
+from plugins.proxy.citation_marks import MARK, MAX_HELD, OPENED, Mark, MarkScanner, numbers_of
 
-CITATION = re.compile(r"\[(\d{1,4}(?:\s*,\s*\d{1,4})*)\]")
-OPEN = re.compile(r"\[[\d,\s]{0,40}$")
-"""The end of a text that may be the beginning of a citation."""
+MAX_FOREIGN = 999
+"""Higher numbers in brackets are years and the like: ours do not begin above them."""
 
 
 class Span(NamedTuple):
@@ -28,6 +27,9 @@ class Span(NamedTuple):
 class Citations:
     """The passages that the model has seen in this conversation, numbered over all rounds.
 
+    The numbers begin above those that stand in brackets in the conversation or in the passages themselves: a
+    number that the model copies from there is then no number of ours.
+
     Args:
         base_url: Where people's browsers reach this proxy.
     """
@@ -36,6 +38,25 @@ class Citations:
         self._base_url = base_url.rstrip("/")
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._passages: dict[int, Passage] = {}
+        self._highest = 0
+        self._foreign = False
+
+    @property
+    def active(self) -> bool:
+        """Whether numbers in the answer are citations: the model was given passages, or the conversation
+        already had some. Else ``[1]`` may be anything, and stays."""
+        return bool(self._passages) or self._foreign
+
+    def begin_above(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Number above what stands in brackets in the client's messages, outside of code and links."""
+        highest = max((number for text in _texts(messages) for number in _cited_in(text)), default=0)
+        self._foreign = highest > 0
+        self._highest = max(self._highest, highest)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Of the documents that the passages are of, by their ids."""
+        return {passage.document_id: passage.title for passage in self._passages.values()}
 
     def __len__(self) -> int:
         return len(self._passages)
@@ -45,6 +66,8 @@ class Citations:
 
     def number(self, passages: Sequence[Passage]) -> list[int]:
         """Their numbers, in order of first appearance; the same passage keeps its number."""
+        inside = (_highest(numbers_of(mark)) for p in passages for mark in MARK.finditer(p.text))
+        self._highest = max(self._highest, *inside, 0)
         numbers = []
         for passage in passages:
             key = (
@@ -55,10 +78,17 @@ class Citations:
                 passage.page_last,
                 passage.text,
             )
-            number = self._numbers.setdefault(key, len(self._numbers) + 1)
-            self._passages.setdefault(number, passage)
-            numbers.append(number)
+            if key not in self._numbers:
+                self._highest += 1
+                self._numbers[key] = self._highest
+                self._passages[self._highest] = cleaned(passage)
+            numbers.append(self._numbers[key])
         return numbers
+
+    @property
+    def given(self) -> dict[int, Passage]:
+        """All of them, by the numbers that the model saw."""
+        return dict(self._passages)
 
     def __getitem__(self, number: int) -> Passage:
         return self._passages[number]
@@ -113,7 +143,7 @@ class Citations:
 
 class CitedText:
     """The answer's text on its way to the client: its citations are numbered 1, 2, ... in the order of their
-    first use, and a number that no passage has is left out.
+    first use, each in brackets of its own, and a number that no passage has is left out.
 
     Args:
         citations: The passages that the model was given.
@@ -121,9 +151,14 @@ class CitedText:
 
     def __init__(self, citations: Citations) -> None:
         self._citations = citations
-        self._held = ""
+        self._scanner = MarkScanner()
         self._sent = 0
         self._last = ""
+        """The end of what was sent."""
+        self._space = ""
+        """A space that is held back: what follows may be left out, and it with that."""
+        self._left_out = False
+        """The last piece was left out."""
         self._order: list[int] = []
         self.spans: list[Span] = []
         """Of the client's text, in characters."""
@@ -136,32 +171,55 @@ class CitedText:
     @property
     def ends_in_a_word(self) -> bool:
         """Whether there is text that more text would run into."""
-        last = self._held or self._last
+        last = self._scanner.held or self._space or self._last
         return bool(last) and not last.endswith(("\n", " "))
 
     def feed(self, text: str) -> str:
         """What can be shown after ``text``; what may be the beginning of a citation is held back."""
-        text = self._held + text
-        opening = OPEN.search(text)
-        self._held = text[opening.start() :] if opening else ""
-        return self._rewritten(text[: len(text) - len(self._held)])
+        return "".join(self._shown(piece) for piece in self._scanner.feed(text))
 
     def rest(self) -> str:
         """What was held back, at the end of the text."""
-        held, self._held = self._held, ""
-        return self._rewritten(held)
+        held = "".join(self._shown(piece) for piece in self._scanner.feed("", last=True))
+        space, self._space = self._space, ""
+        return held if self._left_out else held + self._counted(space)
 
-    def _rewritten(self, text: str) -> str:
-        pieces: list[str] = []
-        end = 0
-        for match in CITATION.finditer(text):
-            pieces.append(self._counted(text[end : match.start()]))
-            for number in dict.fromkeys(int(part) for part in match[1].split(",")):
-                if number in self._citations:
-                    pieces.append(self._cite(number))
-            end = match.end()
-        pieces.append(self._counted(text[end:]))
-        return "".join(pieces)
+    def _shown(self, piece: str | Mark) -> str:
+        if isinstance(piece, str):
+            return self._text(piece)
+        if not self._citations.active:
+            return self._text(piece.text)
+        numbers = [number for number in piece.numbers if number in self._citations]
+        if not numbers:
+            return self._leave_out()
+        space = self._freed("[")
+        return space + "".join(self._cite(number) for number in numbers)
+
+    def _text(self, text: str) -> str:
+        """Text as it is; one space at its end waits for what follows."""
+        freed = self._freed(text[0])
+        body = text[:-1] if text[-1] in " \t" else text
+        self._space = text[len(body) :]
+        return freed + self._counted(body)
+
+    def _freed(self, following: str) -> str:
+        """The space that was held back, unless what it led to was left out."""
+        space, self._space = self._space, ""
+        if self._left_out:
+            self._left_out = False
+            if following in " \t\n.,;:!?)":
+                space = ""
+            elif following in "`~" and self._last.endswith(following):
+                space = " "  # two runs must not become one
+        return self._counted(space)
+
+    def _leave_out(self) -> str:
+        # What stands around it must not become a citation: `[1[9]]`.
+        nested = OPENED.search(self._last + self._space)
+        if nested:
+            return self._freed("[") + self._counted("\u2026")
+        self._left_out = True
+        return ""
 
     def _cite(self, number: int) -> str:
         if number not in self._order:
@@ -174,5 +232,24 @@ class CitedText:
 
     def _counted(self, text: str) -> str:
         self._sent += len(text)
-        self._last = text or self._last
+        self._last = (self._last + text)[-MAX_HELD:]
         return text
+
+
+def _texts(messages: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else [content]:
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield text
+
+
+def _cited_in(text: str) -> Iterable[int]:
+    for piece in MarkScanner().feed(text, last=True):
+        if isinstance(piece, Mark):
+            yield _highest(piece.numbers)
+
+
+def _highest(numbers: Iterable[int]) -> int:
+    return max((number for number in numbers if number <= MAX_FOREIGN), default=0)

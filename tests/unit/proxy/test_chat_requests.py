@@ -160,7 +160,7 @@ async def test_open_webui_gets_events_instead_of_annotations_and_numbers_that_ma
     rounds = (Round([SEARCH]), Round([text("It is 28 ["), text("2], 30 [1] and [9] [2].")]))
     headers = {"x-openwebui-user-id": "u"}
     chunks = await proxy_with(*rounds).stream(proxy_server_request={"headers": headers})
-    assert said(chunks) == "It is 28 [1], 30 [2] and  [1]."
+    assert said(chunks) == "It is 28 [1], 30 [2] and [1]."
     assert not any(getattr(c.choices[0].delta, "annotations", None) for c in chunks if c.choices)
     events = [chunk.event for chunk in chunks if getattr(chunk, "event", None)]
     assert [event["type"] for event in events] == ["status", "status", "source", "source"]

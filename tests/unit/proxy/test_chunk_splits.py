@@ -14,8 +14,8 @@ from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, Proxy, finishes, said,
 from tests.support.fake_router import Piece, Round, call, text
 
 ARGUMENTS = '{"city": "Köln, [1] & \\"more\\""}'
-TEXT = "Notice is 30 days [1], leave 28 [2][1] and [1, 2]; an invented one[7] is left out, [ 1 ] not."
-SHOWN = TEXT.replace("[1, 2]", "[1][2]").replace("[7]", "")
+TEXT = "Notice is 30 days [1], leave 28 [2][1] and [1, 2]; an invented one[7] is left out, [ 1 ] is one."
+SHOWN = TEXT.replace("[1, 2]", "[1][2]").replace("[7]", "").replace("[ 1 ]", "[1]")
 
 
 def cut(whole: str, at: list[int]) -> list[str]:

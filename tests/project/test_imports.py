@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.proxy import ROOT, STARTUP
+from tests.support.proxy import ROOT
 
 PLUGINS = ROOT / "plugins"
 CRAWLER = ROOT / "crawler" / "src" / "crawler"
@@ -128,7 +128,7 @@ def test_the_crawler_knows_neither_fastapi_nor_the_plugins() -> None:
 def loaded_by(modules: str, *wanted: str) -> str:
     """Which of the wanted modules a fresh interpreter has after importing the others."""
     code = f"import sys, {modules}; print(*sorted(set({wanted!r}) & set(sys.modules)))"
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": str(STARTUP)}
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     ran = subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, capture_output=True, text=True
     )

@@ -6,32 +6,43 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
+from plugins.__main__ import main
+
 ROOT = Path(__file__).parents[3]
 KEYS = {f"DEMO_{name}_KEY": f"sk-{name.lower()}-key-of-the-tests-0123" for name in ("ALICE", "BOB", "CAROL")}
 
 
-def run_check(
-    folder: Path, *, keys: dict[str, str] = KEYS, proxy_config: Path = ROOT / "litellm_config.yaml"
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "plugins", "check", "--config", str(proxy_config)],
-        env={"PATH": os.environ["PATH"], "COLLECTIONS_CONFIG": str(folder), "PYTHONPATH": str(ROOT), **keys},
-        cwd=folder.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+PROXY_CONFIG = ROOT / "litellm_config.yaml"
+
+Checked = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ROOT / "config", tmp_path / "config"))
+
+
+@pytest.fixture
+def run_check(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Checked]:
+    """The command in this process."""
+
+    def run(keys: Mapping[str, str] = KEYS, proxy_config: Path = PROXY_CONFIG) -> Checked:
+        monkeypatch.chdir(folder.parent)
+        for name, value in {**keys, "COLLECTIONS_CONFIG": str(folder)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["plugins", "check", "--config", str(proxy_config)])
+        status = main()
+        return Checked(sys.argv, status, *capsys.readouterr())
+
+    return run
 
 
 def edit(path: Path, key: str, value: object) -> None:
@@ -45,15 +56,25 @@ def edit(path: Path, key: str, value: object) -> None:
 
 
 def test_the_sample_configuration_is_right(folder: Path) -> None:
-    checked = run_check(folder)
+    checked = subprocess.run(
+        [sys.executable, "-m", "plugins", "check", "--config", str(PROXY_CONFIG)],
+        env={"PATH": os.environ["PATH"], "COLLECTIONS_CONFIG": str(folder), "PYTHONPATH": str(ROOT), **KEYS},
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_all_mistakes_of_all_files_are_printed_at_once(folder: Path) -> None:
+def test_all_mistakes_of_all_files_are_printed_at_once(
+    folder: Path, run_check: Callable[..., Checked]
+) -> None:
     edit(folder / "chat.yaml", "chat.max_rounds", 0)
     edit(folder / "chat.yaml", "chat.answers", "short")
     edit(folder / "limits.yaml", "limits.max_files", "many")
-    checked = run_check(folder, keys={**KEYS, "DEMO_BOB_KEY": ""})
+    checked = run_check(keys={**KEYS, "DEMO_BOB_KEY": ""})
     assert checked.returncode == 1
     for line in (
         f"{folder / 'chat.yaml'}: chat.max_rounds: input should be greater than or equal to 1",
@@ -66,7 +87,9 @@ def test_all_mistakes_of_all_files_are_printed_at_once(folder: Path) -> None:
         assert line in checked.stderr
 
 
-def test_mistakes_that_only_the_parts_can_see_are_found_together(folder: Path) -> None:
+def test_mistakes_that_only_the_parts_can_see_are_found_together(
+    folder: Path, run_check: Callable[..., Checked]
+) -> None:
     edit(
         folder / "tools.yaml",
         "tools",
@@ -79,7 +102,7 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(folder: Path) -
     sources = yaml.safe_load((folder / "identity.yaml").read_text())["identity"]["sources"]
     edit(folder / "identity.yaml", "identity.sources", [*sources, {"use": "ldap"}])
     edit(folder / "identity.yaml", "identity.allowances", [{"subjects": ["*", "user:nowhere/x"]}])
-    checked = run_check(folder)
+    checked = run_check()
     assert checked.returncode == 1
     for part in (
         "tools.yaml: tools[0].use: ",
@@ -94,11 +117,13 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(folder: Path) -
     assert f"\n{folder / 'identity.yaml'}: identity.sources[2].use: " in f"\n{checked.stderr}"
 
 
-def test_a_wrong_setting_does_not_hide_what_is_wrong_elsewhere(folder: Path) -> None:
+def test_a_wrong_setting_does_not_hide_what_is_wrong_elsewhere(
+    folder: Path, run_check: Callable[..., Checked]
+) -> None:
     edit(folder / "limits.yaml", "limits.max_files", "many")
     edit(folder / "tools.yaml", "tools", [{"use": "no_such_tool"}])
     edit(folder / "pipelines.yaml", "pipelines.default.chunker", {"use": "headings", "max_tokens": "few"})
-    checked = run_check(folder)
+    checked = run_check()
     for part in ("limits.max_files: ", "tools[0].use: ", "pipelines.default.chunker.max_tokens: "):
         assert part in checked.stderr, checked.stderr
     assert "3 mistake(s)" in checked.stderr
@@ -107,24 +132,28 @@ def test_a_wrong_setting_does_not_hide_what_is_wrong_elsewhere(folder: Path) -> 
 @pytest.mark.parametrize(
     "identity", ["identity: [", "identity: {sources: []}", "identity: {sources: [{use: litellm}], more: 1}"]
 )
-def test_a_wrong_identity_does_not_hide_what_is_wrong_elsewhere(folder: Path, identity: str) -> None:
+def test_a_wrong_identity_does_not_hide_what_is_wrong_elsewhere(
+    folder: Path, identity: str, run_check: Callable[..., Checked]
+) -> None:
     (folder / "identity.yaml").write_text(identity)
     edit(folder / "tools.yaml", "tools", [{"use": "no_such_tool"}])
     edit(folder / "pipelines.yaml", "pipelines.default.chunker", {"use": "headings", "max_tokens": "few"})
-    checked = run_check(folder)
+    checked = run_check()
     for part in ("identity.yaml", "tools[0].use: ", "pipelines.default.chunker.max_tokens: "):
         assert part in checked.stderr, checked.stderr
     assert "3 mistake(s)" in checked.stderr, "and nothing that is wrong only because of it"
 
 
-def test_a_key_that_is_too_weak_is_not_repeated_in_the_message(folder: Path) -> None:
-    checked = run_check(folder, keys={**KEYS, "DEMO_BOB_KEY": "sk-hunter2"})
+def test_a_key_that_is_too_weak_is_not_repeated_in_the_message(run_check: Callable[..., Checked]) -> None:
+    checked = run_check(keys={**KEYS, "DEMO_BOB_KEY": "sk-hunter2"})
     assert checked.returncode == 1
     assert "identity.sources[0].keys[1].key" in checked.stderr
     assert "hunter2" not in checked.stderr
 
 
-def test_litellms_own_yaml_must_load_us_and_check_models(folder: Path, tmp_path: Path) -> None:
+def test_litellms_own_yaml_must_load_us_and_check_models(
+    folder: Path, tmp_path: Path, run_check: Callable[..., Checked]
+) -> None:
     path = tmp_path / "litellm.yaml"
     models = [
         {"model_name": "x", "litellm_params": {"model": "local/none"}},
@@ -132,7 +161,7 @@ def test_litellms_own_yaml_must_load_us_and_check_models(folder: Path, tmp_path:
     ]
     cache = {"cache": True, "cache_params": {"type": "redis-semantic"}}
     path.write_text(yaml.safe_dump({"model_list": models, "general_settings": {}, "litellm_settings": cache}))
-    checked = run_check(folder, proxy_config=path)
+    checked = run_check(proxy_config=path)
     assert checked.returncode == 1
     for part in (
         "general_settings.custom_auth: must be plugins.entry.authenticate",
@@ -146,16 +175,18 @@ def test_litellms_own_yaml_must_load_us_and_check_models(folder: Path, tmp_path:
 
 
 @pytest.mark.parametrize("content", ["identity: [", "- a\n- b\n", "identity:\n  sources: []\n"])
-def test_a_file_that_is_no_configuration_says_what_it_should_be(folder: Path, content: str) -> None:
+def test_a_file_that_is_no_configuration_says_what_it_should_be(
+    folder: Path, content: str, run_check: Callable[..., Checked]
+) -> None:
     (folder / "identity.yaml").write_text(content)
-    checked = run_check(folder)
+    checked = run_check()
     assert checked.returncode == 1
     assert "identity.yaml" in checked.stderr
     assert "Traceback" not in checked.stderr
 
 
-def test_a_key_that_two_files_set_is_a_mistake(folder: Path) -> None:
+def test_a_key_that_two_files_set_is_a_mistake(folder: Path, run_check: Callable[..., Checked]) -> None:
     (folder / "more.yaml").write_text("limits: {max_files: 3}\n")
-    checked = run_check(folder)
+    checked = run_check()
     assert checked.returncode == 1
     assert "limits: is already set in" in checked.stderr

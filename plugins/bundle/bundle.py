@@ -145,7 +145,8 @@ class Bundle:
             store_credential_header=config.identity.store_credential_header,
         )
         prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
-        chat = ChatParts(self.toolbox, self.searcher.queryable, config.chat, prompt)
+        names = {source.name for source in self.sources}
+        chat = ChatParts(self.toolbox, self.searcher.queryable, config.chat, prompt, names)
         self.hooks = ChatHooks(lambda: chat)
         self.routers = [
             collections.router(self.catalogue, authenticated),

@@ -72,7 +72,7 @@ def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
         sources = config.identity.sources
         attempt(resolve, "plugins.auth", IdentitySource, sources, "identity.sources")
         attempt(Rights, config)
-        mistakes.extend(locate(line, config.files, config.folder) for line in check_allowances(config))
+        mistakes.extend(locate(line, config.files, config.folder) for line in check_subjects(config))
     for name, pipeline in config.pipelines.items():
         lines = check_pipeline(pipeline, f"pipelines.{name}")
         mistakes.extend(locate(line, config.files, config.folder) for line in lines)
@@ -81,15 +81,20 @@ def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
     return mistakes
 
 
-def check_allowances(config: Config) -> Iterator[str]:
-    """That each names subjects of a source that there is."""
+def check_subjects(config: Config) -> Iterator[str]:
+    """That each allowance and each budget names subjects of a source that there is."""
     names = {source.name or source.use.rpartition(".")[2] for source in config.identity.sources}
-    for number, entry in enumerate(config.identity.allowances):
-        for index, text in enumerate(entry.subjects):
-            try:
-                canonical_subject(text, names)
-            except InvalidRequest as error:
-                yield f"identity.allowances[{number}].subjects[{index}]: {error.message}"
+    named = {
+        "identity.allowances": [entry.subjects for entry in config.identity.allowances],
+        "chat.budgets": [entry.subjects for entry in config.chat.budgets],
+    }
+    for key, entries in named.items():
+        for number, subjects in enumerate(entries):
+            for index, text in enumerate(subjects):
+                try:
+                    canonical_subject(text, names)
+                except InvalidRequest as error:
+                    yield f"{key}[{number}].subjects[{index}]: {error.message}"
 
 
 def check_chat(config: Config) -> list[str]:

@@ -241,19 +241,39 @@ class Profile(Settings):
     """None = all that the caller may run."""
 
 
-class ChatConfig(Settings):
+class Budget(Settings):
+    """What one request may use; when it is spent, the model answers with what it has."""
+
+    max_rounds: int = Field(default=5, ge=1, le=50)
+    """Rounds of tool calls before the model must answer without tools."""
+    max_tool_calls: int = Field(default=20, ge=1)
+    """Runs of tools, all rounds together."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of all rounds together, prompts and answers, after which no more tools are offered."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """Of the rounds that offer tools, in seconds; the answer then has as long again."""
+
+
+class SubjectsBudget(Budget):
+    """A budget of these subjects. What it leaves out is everyone's."""
+
+    subjects: list[str] = Field(min_length=1)
+    """Subjects: `user:<source>/<name>`, `group:<source>/<path>`, `role:<source>/<name>` or `*`."""
+
+
+class ChatConfig(Budget):
     public_base_url: str = "http://127.0.0.1:4000"
     """Where people's browsers reach this proxy; citations link to it."""
     profiles: dict[str, Profile] = {"default": Profile()}
     """By name; `default` is what `rag: true` means."""
-    max_rounds: int = Field(default=5, ge=1, le=50)
-    """Rounds of tool calls before the model must answer without tools."""
-    deadline_s: float = Field(default=120.0, gt=0)
-    """Of one request, all rounds together."""
+    budgets: list[SubjectsBudget] = []
+    """Of some subjects: the first entry that names the caller counts, for the keys that it has."""
     tool_timeout_s: float = Field(default=30.0, gt=0)
     """Of one run of a tool, in seconds."""
     max_parallel_tools: int = Field(default=8, ge=1)
     """Tools of one round that run at once."""
+    max_tool_result_chars: int = Field(default=100_000, ge=1000)
+    """Characters of one result that the model is given; of more passages the last are left out."""
     prompt: str = "answer.md"
     """The file in `config/prompts/` that tells the model how to cite."""
 

@@ -23,7 +23,7 @@ from crawler.errors import CrawlError
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
 from plugins.proxy import asked as asking
-from plugins.proxy import guardrails, turns
+from plugins.proxy import guardrails, handover, turns
 from plugins.proxy.apis import completions, open_webui
 from plugins.proxy.auth import Refusal, principal_of
 from plugins.proxy.chunks import as_stream
@@ -66,6 +66,7 @@ class ChatHooks(CustomLogger):
         if call_type != "acompletion":
             return None
         self._come_first()
+        traces = handover.take(data)
         try:
             asked = asking.read(data, turns.rag_of(data.get("model")))
             if asked is None or (asking.is_background_task(data) and not asked.by_client):
@@ -76,6 +77,8 @@ class ChatHooks(CustomLogger):
             principal = principal_of(user_api_key_dict)
             about(request_id=str(data.get("litellm_call_id", "")), user_id=principal.user_id)
             turn = await turns.begin(self._parts(), principal, asked, data)
+            if turn is not None and traces:
+                data["messages"] = await handover.restored(data["messages"], traces, turn.tools)
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, str(data.get("litellm_call_id", ""))) from error
         if turn is not None:
@@ -121,7 +124,7 @@ class ChatHooks(CustomLogger):
         if begun is None or not isinstance(response, ModelResponse):
             return None
         self._begun.pop(data["litellm_logging_obj"])
-        if not response.choices[0].message.tool_calls and not begun.turn.citations:
+        if begun.turn.is_answered_by(response.choices[0].message):
             response.model = fallback_of(response) or response.model
             return None
         outputs = self._loop(begun.turn, data, response, user_api_key_dict).run(as_stream(response))
@@ -143,7 +146,8 @@ class ChatHooks(CustomLogger):
         return None if key is None else self._begun.get(key)
 
     def _loop(self, turn: Turn, data: dict[str, Any], first: Any, auth: UserAPIKeyAuth) -> Loop:
-        return Loop(turn, data["messages"], ask_again(data, fallback_of(first)), parallel_slot(auth))
+        ask = ask_again(data, fallback_of(first), turn.structured)
+        return Loop(turn, data["messages"], ask, parallel_slot(auth))
 
     def _come_first(self) -> None:
         """Stand before all guardrails in LiteLLM's callbacks: a stream goes through them in this order."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from litellm import stream_chunk_builder
 from litellm.types.utils import (
+    ChoiceLogprobs,
     Delta,
-    Message,
     ModelResponse,
     ModelResponseStream,
     StreamingChoices,
@@ -17,28 +17,38 @@ from litellm.types.utils import (
 )
 
 HELD_BACK = frozenset({"tool_calls", "role"})
+REASONING = frozenset({"reasoning_content", "reasoning", "thinking_blocks"})
 
 
 class Slot:
     """One tool call of a round, in the pieces that it came in."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self) -> None:
         self.id = ""
         self.name = ""
         self.pieces: list[dict[str, Any]] = []
-        self.sent = 0
-        """How many of the pieces the client has."""
-        self.client_index: int | None = None
-        """Its place among the calls that the client gets; None = not the client's."""
 
-    @property
-    def arguments(self) -> str:
-        return "".join((piece.get("function") or {}).get("arguments") or "" for piece in self.pieces)
+    def whole(self) -> dict[str, Any]:
+        """The call in one piece, with whatever a provider put beside it (Gemini's thought signatures)."""
+        call: dict[str, Any] = {}
+        details: dict[str, Any] = {}
+        kind = "custom" if any(piece.get("custom") for piece in self.pieces) else "function"
+        for piece in self.pieces:
+            call.update(piece)
+            details.update(piece.get(kind) or {})
+        self.id = self.id or f"call_{uuid.uuid4().hex[:24]}"
+        text = "input" if kind == "custom" else "arguments"
+        parts = [(piece.get(kind) or {}).get(text) or "" for piece in self.pieces]
+        details |= {"name": self.name, text: "".join(parts)}
+        call.pop("index", None)
+        return {**call, "id": self.id, "type": kind, kind: details}
 
 
 class Round:
     """One call of the model: what the client may see of it, and what it asks to be run.
+
+    Calls are held back to its end: which of them are the client's is known by their names, and what the
+    first of these carries only then.
 
     Args:
         is_client: Whether a tool of this name is the client's own to run.
@@ -48,7 +58,6 @@ class Round:
         self._is_client = is_client
         self._chunks: list[ModelResponseStream] = []
         self._slots: list[Slot] = []
-        self._clients = 0
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
 
@@ -62,71 +71,54 @@ class Round:
         given = {k: v for k, v in dict(choice.delta).items() if v is not None and k not in HELD_BACK}
         if given.get("content") == "":
             del given["content"]
-        pieces = [as_dict(piece) for piece in choice.delta.tool_calls or ()]
-        # The round is only put together when there is a tool call: the pieces' indexes made right.
-        slots = [self._slot(piece) for piece in pieces]
-        if given and not pieces:
-            self._chunks.append(chunk)
-        elif pieces:
-            renumbered = [{**piece, "index": s.index} for piece, s in zip(pieces, slots, strict=True)]
-            self._chunks.append(
-                make_chunk(chunk.id, chunk.created, {**given, "tool_calls": renumbered or None})
-            )
-        passed = [piece for slot in dict.fromkeys(slots) for piece in self._released(slot)]
-        return {**given, "tool_calls": passed} if passed else given
+        if given:
+            self._chunks.append(make_chunk(chunk.id, chunk.created, given))
+        for piece in choice.delta.tool_calls or ():
+            self._add(as_dict(piece))
+        return given
 
     @property
     def client_calls(self) -> bool:
         """Whether the client has tools to run."""
-        return self._clients > 0
+        return any(self._is_client(slot.name) for slot in self._slots)
 
     @property
     def own_calls(self) -> bool:
         """Whether there are calls that the client must not see."""
-        return len(self._slots) > self._clients
+        return any(not self._is_client(slot.name) for slot in self._slots)
 
-    @property
-    def calls(self) -> list[tuple[str, str]]:
-        """Name and arguments of each call, as they came."""
-        return [(slot.name, slot.arguments) for slot in self._slots]
+    def calls(self) -> list[dict[str, Any]]:
+        """All calls whole, identified, in the order in which the model made them."""
+        return [slot.whole() for slot in self._slots]
 
-    def message(self) -> Message:
-        """The assistant's message of this round, with every tool call whole and identified."""
-        for slot in self._slots:
-            if not slot.id:
-                slot.id = f"call_{uuid.uuid4().hex[:24]}"
-                piece = {
-                    "index": slot.index,
-                    "id": slot.id,
-                    "type": "function",
-                    "function": {"arguments": ""},
-                }
-                self._chunks.append(make_chunk("", 0, {"tool_calls": [piece]}))
-        return collected(self._chunks).choices[0].message
+    def message(self) -> dict[str, Any]:
+        """The assistant's message of this round for the next one's prompt.
 
-    def _slot(self, piece: dict[str, Any]) -> Slot:
-        """The call that a piece belongs to. Some providers give several calls one index, with other ids."""
-        upstream = piece.get("index") or 0
-        slot = next((s for s in reversed(self._slots) if (s.pieces[0].get("index") or 0) == upstream), None)
+        Its reasoning is left out, apart from thinking blocks with their signatures, which their provider
+        asks for: https://docs.litellm.ai/docs/reasoning_content
+        """
+        message = collected(self._chunks).choices[0].message.model_dump(exclude_none=True)
+        message.pop("reasoning_content", None)
+        fields = {
+            key: value
+            for key, value in (message.pop("provider_specific_fields", None) or {}).items()
+            if key not in REASONING
+        }
+        if fields:
+            message["provider_specific_fields"] = fields
+        return {**message, "content": message.get("content") or None, "tool_calls": self.calls()}
+
+    def _add(self, piece: dict[str, Any]) -> None:
+        """To the call that it belongs to. Some providers give several calls one index, with other ids."""
+        index = piece.get("index") or 0
+        slot = next((s for s in reversed(self._slots) if (s.pieces[0].get("index") or 0) == index), None)
         if slot is None or (piece.get("id") and slot.id and piece["id"] != slot.id):
-            slot = Slot(len(self._slots))
+            slot = Slot()
             self._slots.append(slot)
-        function = piece.get("function") or piece.get("custom") or {}
+        details = piece.get("function") or piece.get("custom") or {}
         slot.id = slot.id or piece.get("id") or ""
-        slot.name = slot.name or function.get("name") or ""
+        slot.name = slot.name or details.get("name") or ""
         slot.pieces.append(piece)
-        return slot
-
-    def _released(self, slot: Slot) -> list[dict[str, Any]]:
-        """The pieces of a client's call that can go out: all since its name is known."""
-        if slot.client_index is None:
-            if not slot.name or not self._is_client(slot.name):
-                return []
-            slot.client_index = self._clients
-            self._clients += 1
-        released = [{**piece, "index": slot.client_index} for piece in slot.pieces[slot.sent :]]
-        slot.sent = len(slot.pieces)
-        return released
 
 
 def as_dict(value: Any) -> dict[str, Any]:
@@ -182,7 +174,28 @@ def collected(chunks: list[ModelResponseStream]) -> ModelResponse:
     response = stream_chunk_builder(list(chunks) or [make_chunk("", 0, {"content": ""})])
     if not isinstance(response, ModelResponse):
         raise TypeError("these are not the chunks of a chat completion")
+    parts = [part for chunk in chunks if chunk.choices and (part := logprobs_of(chunk.choices[0]))]
+    if parts:  # LiteLLM's builder loses them
+        choice: Any = response.choices[0]
+        choice.logprobs = ChoiceLogprobs.model_validate(
+            {
+                kind: [token for part in parts for token in part.get(kind) or ()] or None
+                for kind in ("content", "refusal")
+            }
+        )
     return response
+
+
+def copy_logprobs(choice: Any, chunk: ModelResponseStream) -> None:
+    """The logprobs of a choice, if it has any, to a chunk."""
+    if found := logprobs_of(choice):
+        chunk.choices[0].logprobs = ChoiceLogprobs.model_validate(found)
+
+
+def logprobs_of(choice: Any) -> dict[str, Any]:
+    """A choice's ``{"content": [...], "refusal": [...]}``; empty where there are none."""
+    found = getattr(choice, "logprobs", None)
+    return {} if found is None else as_dict(found)
 
 
 async def as_stream(response: ModelResponse) -> AsyncIterator[ModelResponseStream]:
@@ -191,7 +204,7 @@ async def as_stream(response: ModelResponse) -> AsyncIterator[ModelResponseStrea
     message = {k: v for k, v in choice.message.model_dump(exclude_none=True).items() if k != "function_call"}
     for index, call in enumerate(message.get("tool_calls") or ()):
         call["index"] = index
-    yield make_chunk(
+    chunk = make_chunk(
         response.id,
         response.created,
         message,
@@ -199,6 +212,8 @@ async def as_stream(response: ModelResponse) -> AsyncIterator[ModelResponseStrea
         finish_reason=choice.finish_reason,
         usage=getattr(response, "usage", None),
     )
+    copy_logprobs(choice, chunk)
+    yield chunk
 
 
 def total(first: Usage | None, second: Usage | None) -> Usage | None:

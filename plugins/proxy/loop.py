@@ -18,13 +18,15 @@ from typing import Any
 
 from litellm.types.utils import ModelResponseStream, Usage
 
-from plugins.core.config import ChatConfig
+from plugins.core.config import Budget, ChatConfig
 from plugins.core.errors import DeadlineExceeded
 from plugins.core.ports import Call, Passage
 from plugins.core.toolbox import Toolbox
-from plugins.proxy.chunks import Round, close, make_chunk, total
+from plugins.proxy.chunks import Round, close, copy_logprobs, logprobs_of, make_chunk, total
 from plugins.proxy.citations import Citations, CitedText, Span
-from plugins.proxy.tool_calls import Ran, ToolCalls
+from plugins.proxy.context_window import Window
+from plugins.proxy.handover import Called, with_trace
+from plugins.proxy.tool_calls import Limit, Ran, ToolCalls
 from plugins.proxy.upstream import Ask, Chunks, public
 
 
@@ -40,7 +42,7 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the answer rests on; after its text, before its finish chunk. Only where it cites something."""
+    """What the answer rests on; after its text, before its finish chunk. Only where there is something."""
 
     chunk: ModelResponseStream
     cited: tuple[Passage, ...]
@@ -50,6 +52,8 @@ class Sources:
     search_results: list[dict[str, Any]]
     spans: tuple[Span, ...] = ()
     """Where the client's text cites what, in characters over all rounds."""
+    limit_reached: Limit | None = None
+    """What was spent, so that the model had to answer without (more) tools."""
 
 
 Output = ModelResponseStream | Activity | Sources
@@ -62,20 +66,38 @@ class Turn:
     call: Call
     toolbox: Toolbox
     config: ChatConfig
+    budget: Budget
     offered: frozenset[str]
     """Names of our tools that the model was offered."""
     client_tools: frozenset[str] = frozenset()
     """Names of the client's own."""
     foreign_tools: bool = False
     """The client offers tools whose names cannot be known beforehand (an MCP server's, a provider's)."""
+    structured: dict[str, Any] | None = None
+    """The ``response_format`` of the answer: of the round without tools, the only one that is shown."""
+    window: Window = field(default_factory=Window)
+    searched: list[Ran] = field(default_factory=list)
+    """What ran before the model was asked."""
     citations: Citations = field(init=False)
+    tools: ToolCalls = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "citations", Citations(self.config.public_base_url))
+        citations = Citations(self.config.public_base_url)
+        object.__setattr__(self, "citations", citations)
+        calls = ToolCalls(self.toolbox, self.call, self.config, self.budget, self.offered, citations)
+        object.__setattr__(self, "tools", calls)
 
     def is_client(self, tool: str) -> bool:
         """Whether the client is to run it. A name that nobody offered is answered here, to the model."""
         return tool in self.client_tools or (self.foreign_tools and tool not in self.offered)
+
+    async def fit(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The conversation so far as the model is given it."""
+        return await self.window.fit(messages, [*self.searched, *self.tools.ran])
+
+    def is_answered_by(self, message: Any) -> bool:
+        """Whether a plain first round is the answer as it is."""
+        return not (message.tool_calls or self.citations.active or self.structured)
 
 
 class Loop:
@@ -85,7 +107,7 @@ class Loop:
         turn: The request.
         messages: As they were sent in the first round.
         ask: Calls the model for the later rounds.
-        slot: Entered when the first round is over and tools are to run, left when the answer ends.
+        slot: Entered when the first round is over and it goes on, left when the answer ends.
     """
 
     def __init__(
@@ -97,9 +119,9 @@ class Loop:
     ) -> None:
         self._turn = turn
         self._messages = list(messages)
+        self._before = tuple(turn.searched)
         self._ask = ask
         self._slot = slot or nullcontext()
-        self._tools = ToolCalls(turn.toolbox, turn.call, turn.config, turn.offered, turn.citations)
         self._text = CitedText(turn.citations)
         self._usage: Usage | None = None
         self._id = ""
@@ -108,6 +130,12 @@ class Loop:
         self._hidden: dict[str, Any] = {}
         self._begun = False
         self._new_round = False
+        self._offering = True
+        """Whether the round that runs may call our tools."""
+        self._answering = False
+        """Whether the round that runs has said something to the client."""
+        self._limit: Limit | None = None
+        self._made: list[list[Called]] = []
 
     async def run(self, first: Chunks) -> AsyncGenerator[Output, None]:
         """The answer: chunks of one id, one finish chunk, then one with the sum of the usage.
@@ -123,51 +151,106 @@ class Loop:
                 try:
                     while (chunk := await self._next(stream, own=number > 1)) is not None:
                         self._identify(chunk, stream)
-                        if given := self._shown(current.take(chunk)):
+                        for activity in self._searched():
+                            yield activity
+                        if given := self._shown(chunk, current.take(chunk)):
                             yield self._like(chunk, self._chunk(given))
                 finally:
-                    if number > 1:  # the first is LiteLLM's to close
+                    if number > 1 or self._limit:  # the first is LiteLLM's to close, where it ends by itself
                         await close(stream)
                 self._usage = total(self._usage, current.usage)
-                if number > self._turn.config.max_rounds or current.client_calls or not current.own_calls:
+                if self._is_last(current):
                     break
                 if number == 1:
                     await held.enter_async_context(self._slot)
-                message = current.message().model_dump(exclude_none=True)
-                calls = message.get("tool_calls") or []
-                yield Activity(self._chunk(None), self._tools.planned(calls), done=False)
-                ran = await self._tools.run(calls)
-                self._messages.append({"content": None, **message})
-                self._messages += [call.message for call in ran]
-                yield Activity(self._chunk(None), ran, done=True)
-                stream = await self._ask_again(number < self._turn.config.max_rounds)
-                self._new_round = True
+                if current.own_calls and not self._is_cut:
+                    message = current.message()
+                    yield Activity(self._chunk(None), self._turn.tools.planned(message["tool_calls"]), False)
+                    ran = await self._run_tools(message, number)
+                    yield Activity(self._chunk(None), ran, done=True)
+                stream = await self._ask_again(current)
             for last in self._ending(current):
                 yield last
 
+    def _is_last(self, current: Round) -> bool:
+        """Whether the round ends the answer."""
+        if not self._offering:
+            return True
+        if self._is_cut:
+            return False
+        return current.client_calls or not (current.own_calls or self._turn.structured)
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the round that offered tools was left in the middle: its calls are not whole."""
+        return self._offering and self._limit == "deadline"
+
+    async def _run_tools(self, message: dict[str, Any], number: int) -> tuple[Ran, ...]:
+        """Run the round's calls and add them to the conversation, as far as the budget goes."""
+        spent = self._spent(number - 1)
+        ran = await self._turn.tools.run(message["tool_calls"], spent)
+        self._messages += [message, *(call.message for call in ran)]
+        self._made.append(self._ours(message["tool_calls"]))
+        spent = spent or self._spent(number)
+        if spent is not None:
+            self._limit, self._offering = spent, False
+        return ran
+
+    def _spent(self, rounds: int) -> Limit | None:
+        budget = self._turn.budget
+        tokens = getattr(self._usage, "total_tokens", None) or 0
+        if time.monotonic() >= self._turn.call.deadline:
+            return "deadline"
+        if budget.max_tokens is not None and tokens >= budget.max_tokens:
+            return "max_tokens"
+        if self._turn.tools.left <= 0:
+            return "max_tool_calls"
+        return "max_rounds" if rounds >= budget.max_rounds else None
+
     async def _next(self, stream: Chunks, *, own: bool) -> ModelResponseStream | None:
-        """The next chunk; None at the end."""
+        """The next chunk; None at the end, and where the time for tools is over before anything was said."""
+        waits_for_tools = self._offering and not self._answering
         try:
-            async with asyncio.timeout(self._seconds_left()) as limit:
+            async with asyncio.timeout(self._seconds_left(for_tools=waits_for_tools)) as limit:
                 return await anext(stream, None)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
+                if waits_for_tools:
+                    self._limit = "deadline"
+                    return None
                 raise DeadlineExceeded from error
             if not own:
                 raise
             raise public(error) from error
 
-    async def _ask_again(self, tools: bool) -> Chunks:
+    async def _ask_again(self, current: Round) -> Chunks:
+        """The next round's stream: with tools, or where they are over or nothing was called, without."""
+        if self._is_cut or not current.own_calls:
+            self._offering = False
+        if self._offering:
+            stream = await self._asked()
+            if stream is not None:
+                return stream
+            self._limit, self._offering = "deadline", False
+        stream = await self._asked()
+        if stream is None:
+            raise DeadlineExceeded
+        return stream
+
+    async def _asked(self) -> Chunks | None:
+        """None where there was no time to begin."""
+        self._new_round, self._answering = True, False
         try:
-            async with asyncio.timeout(self._seconds_left()) as limit:
-                return await self._ask(self._messages, tools)
+            async with asyncio.timeout(self._seconds_left(for_tools=self._offering)) as limit:
+                return await self._ask(await self._turn.fit(self._messages), self._offering)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
-                raise DeadlineExceeded from error
+                return None
             raise public(error) from error
 
-    def _seconds_left(self) -> float:
-        return max(0.0, self._turn.call.deadline - time.monotonic())
+    def _seconds_left(self, *, for_tools: bool) -> float:
+        longer = 0.0 if for_tools else self._turn.budget.deadline_s
+        return max(0.0, self._turn.call.deadline + longer - time.monotonic())
 
     def _identify(self, chunk: ModelResponseStream, stream: Chunks) -> None:
         """One id and one model for all rounds: those of the round in which the client sees something."""
@@ -177,16 +260,26 @@ class Loop:
             self._model = chunk.model
             self._hidden = {**getattr(stream, "_hidden_params", {}), **getattr(chunk, "_hidden_params", {})}
 
-    def _shown(self, delta: dict[str, Any]) -> dict[str, Any]:
+    def _searched(self) -> list[Activity]:
+        """What ran before the model was asked; once, in the likeness of its first chunk."""
+        ran, self._before = self._before, ()
+        return [Activity(self._chunk(None), ran, done) for done in (False, True) if ran]
+
+    def _shown(self, chunk: ModelResponseStream, delta: dict[str, Any]) -> dict[str, Any]:
         """The delta as the client gets it, its text rewritten and remembered."""
         content = delta.get("content")
-        if isinstance(content, str):
-            if self._new_round and self._text.ends_in_a_word:
-                content = f"\n\n{content.lstrip()}"
-            self._new_round = False
-            delta = {**delta, "content": self._text.feed(content)}
-            if not delta["content"]:
-                del delta["content"]
+        if not isinstance(content, str):
+            return delta
+        if self._turn.structured:
+            # JSON: what was said before it would break it, and `[1, 2]` is data there
+            return {k: v for k, v in delta.items() if k != "content"} if self._offering else delta
+        self._answering = True
+        if self._new_round and self._text.ends_in_a_word:
+            content = f"\n\n{content.lstrip()}"
+        self._new_round = False
+        delta = {**delta, "content": self._text.feed(content)}
+        if not delta["content"] and not logprobs_of(chunk.choices[0]):
+            del delta["content"]
         return delta
 
     def _chunk(
@@ -206,31 +299,60 @@ class Loop:
         """With what stands in a chunk beside its delta."""
         if chunk.system_fingerprint is not None:
             shown.system_fingerprint = chunk.system_fingerprint
-        if (logprobs := getattr(chunk.choices[0], "logprobs", None)) is not None:
-            shown.choices[0].logprobs = logprobs
+        if shown.choices[0].delta.content is not None:
+            copy_logprobs(chunk.choices[0], shown)
         return shown
 
+    def _ours(self, calls: Sequence[dict[str, Any]]) -> list[Called]:
+        """Our calls among a round's, and the places of the client's."""
+        found: list[Called] = []
+        for ran in self._turn.tools.planned(calls):
+            if self._turn.is_client(ran.name):
+                found.append(None)
+            elif ran.name in self._turn.offered:
+                found.append((ran.name, ran.arguments))
+        return found
+
+    def _handed_back(self, last: Round) -> list[dict[str, Any]]:
+        """The client's calls, the first of them with ours of this answer in its id."""
+        calls = last.calls()
+        planned = self._turn.tools.planned(calls)
+        names = zip(calls, planned, strict=True)
+        handed = [{**call} for call, plan in names if self._turn.is_client(plan.name)]
+        for index, call in enumerate(handed):
+            call["index"] = index
+        handed[0]["id"] = with_trace(handed[0]["id"], [*self._made, self._ours(calls)])
+        return handed
+
+    def _sources(self) -> Sources | None:
+        citations = self._turn.citations
+        cited, spans = self._text.cited, self._text.spans
+        results = citations.search_results(cited)
+        if self._turn.structured:  # which numbers in it are citations is not known: all that were given
+            given = citations.given
+            cited = tuple(given.values())
+            results = [
+                {**result, "number": number}
+                for number, result in zip(given, citations.search_results(cited), strict=True)
+            ]
+        if not cited and self._limit is None:
+            return None
+        annotations = citations.annotations(cited, spans)
+        return Sources(self._chunk(None), cited, annotations, results, tuple(spans), self._limit)
+
     def _ending(self, last: Round) -> list[Output]:
-        """What was held back of the text, its sources, the finish chunk and the usage."""
+        """What was held back of the text, the client's calls, the sources, the finish chunk and the usage."""
         outputs: list[Output] = []
         if rest := self._text.rest():
             outputs.append(self._chunk({"content": rest}))
-        if cited := self._text.cited:
-            citations = self._turn.citations
-            outputs.append(
-                Sources(
-                    self._chunk(None),
-                    cited,
-                    citations.annotations(cited, self._text.spans),
-                    citations.search_results(cited),
-                    tuple(self._text.spans),
-                )
-            )
         reason = last.finish_reason or "stop"
+        if reason in ("tool_calls", "function_call"):
+            reason = "stop"
         if last.client_calls:
             reason = "tool_calls"
-        elif reason in ("tool_calls", "function_call"):
-            reason = "stop"
+            outputs.append(self._chunk({"tool_calls": self._handed_back(last)}))
+        if (sources := self._sources()) is not None:
+            outputs.append(sources)
         return [
             *outputs,
             self._chunk({}, finish_reason=reason),

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from plugins.core.config import ChatConfig
+from plugins.core.config import Budget, ChatConfig
 from plugins.core.errors import ToolFailed, ToolRetry
 from plugins.core.passages import render
 from plugins.core.ports import Call, Passage, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.citations import Citations
 
+Limit = Literal["max_rounds", "max_tool_calls", "max_tokens", "deadline"]
+"""The part of a budget that is spent."""
+
 NO_RESULT = "Nothing was found."
+NOT_RUN = "Not run: this answer may use no more {spent}. Answer with what you have, and say what is missing."
+SPENT: dict[Limit, str] = {
+    "max_rounds": "rounds of tool calls",
+    "max_tool_calls": "tool calls",
+    "max_tokens": "tokens",
+    "deadline": "time",
+}
+MAX_RETRIES = 2
+"""How often a tool's arguments may be mended in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +55,37 @@ class Ran:
 
 
 class ToolCalls:
-    """The calls of one answer.
+    """The calls of one answer, over all its rounds.
 
     Args:
         toolbox: Our tools.
         call: On whose behalf they run.
-        config: Their limits.
+        config: The limits of each run.
+        budget: How many may run.
         offered: The names that the model was offered.
         citations: Numbers the passages that are found.
     """
 
     def __init__(
-        self, toolbox: Toolbox, call: Call, config: ChatConfig, offered: frozenset[str], citations: Citations
+        self,
+        toolbox: Toolbox,
+        call: Call,
+        config: ChatConfig,
+        budget: Budget,
+        offered: frozenset[str],
+        citations: Citations,
     ) -> None:
         self._toolbox = toolbox
         self._call = call
         self._config = config
         self._offered = offered
         self._citations = citations
+        self._retries: Counter[str] = Counter()
+        self._answered: dict[tuple[str, str], Ran] = {}
+        self.ran: list[Ran] = []
+        """All calls, the oldest first."""
+        self.left = budget.max_tool_calls
+        """How many more may run."""
 
     @staticmethod
     def planned(calls: Sequence[dict[str, Any]]) -> tuple[Ran, ...]:
@@ -67,38 +93,118 @@ class ToolCalls:
         found = []
         for call in calls:
             function = call.get("function") or call["custom"]
-            found.append(Ran(call["id"], function["name"], function.get("arguments", "")))
+            found.append(Ran(call["id"], function["name"], function.get("arguments") or ""))
         return tuple(found)
 
-    async def run(self, calls: Sequence[dict[str, Any]]) -> tuple[Ran, ...]:
-        """Run a message's calls, some at once; the answers are in the order of the calls."""
-        some = asyncio.Semaphore(self._config.max_parallel_tools)
+    async def run(self, calls: Sequence[dict[str, Any]], spent: Limit | None = None) -> tuple[Ran, ...]:
+        """Run a message's calls, some at once; the answers are in the order of the calls.
 
-        async def result(planned: Ran) -> ToolResult | str:
-            async with some:
-                return await self._result(planned.name, planned.arguments)
-
+        Args:
+            calls: As the message has them.
+            spent: Why none may run any more.
+        """
         planned = self.planned(calls)
+        some = asyncio.Semaphore(self._config.max_parallel_tools)
+        tasks: dict[tuple[str, str], asyncio.Task[ToolResult | ToolRetry | ToolFailed]] = {}
+        told: list[str | None] = []
+
+        async def result(call: Ran) -> ToolResult | ToolRetry | ToolFailed:
+            async with some:
+                try:
+                    return await self._toolbox.run_for_model(
+                        call.name, call.arguments, self._call, self._config.tool_timeout_s
+                    )
+                except (ToolRetry, ToolFailed) as error:
+                    return error
+
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(result(call)) for call in planned]
-        return tuple(self._told(call, task.result()) for call, task in zip(planned, tasks, strict=True))
+            for call in planned:
+                key = canonical(call)
+                known = key in tasks or key in self._answered
+                told.append(None if known else self._refusal(call, spent))
+                if told[-1] is None and not known:
+                    self.left -= 1
+                    tasks[key] = group.create_task(result(call))
+        ran = []
+        for call, refusal in zip(planned, told, strict=True):
+            task = tasks.pop(canonical(call), None)
+            ran.append(self._told(call, refusal, task.result() if task else None))
+        self.ran += ran
+        return tuple(ran)
 
-    async def _result(self, name: str, arguments: str) -> ToolResult | str:
-        """What a tool found, or in words for the model why it did not."""
-        if name not in self._offered:
-            return f"There is no tool `{name}`; there are: {', '.join(sorted(self._offered))}."
-        try:
-            return await self._toolbox.run_for_model(name, arguments, self._call, self._config.tool_timeout_s)
-        except (ToolRetry, ToolFailed) as error:
-            return f"Error: {error}"
+    def _refusal(self, call: Ran, spent: Limit | None) -> str | None:
+        """Why a call is not run, in words for the model."""
+        if call.name not in self._offered:
+            return f"There is no tool `{call.name[:100]}`; there are: {', '.join(sorted(self._offered))}."
+        if spent is None and self.left <= 0:
+            spent = "max_tool_calls"
+        return None if spent is None else NOT_RUN.format(spent=SPENT[spent])
 
-    def _told(self, call: Ran, result: ToolResult | str) -> Ran:
-        if isinstance(result, str):
-            return Ran(call.id, call.name, call.arguments, result)
+    def _told(
+        self, call: Ran, refusal: str | None, result: ToolResult | ToolRetry | ToolFailed | None
+    ) -> Ran:
+        if refusal is not None:
+            return Ran(call.id, call.name, call.arguments, refusal)
+        if result is None:
+            return Ran(call.id, call.name, call.arguments, self._again(call))
+        if isinstance(result, ToolResult):
+            ran = self._found(call, result)
+            self._answered[canonical(call)] = ran
+            return ran
+        text = f"Error: {result}"
+        if isinstance(result, ToolRetry):
+            self._retries[call.name] += 1
+            if self._retries[call.name] > MAX_RETRIES:
+                text += f"\nDo not call `{call.name}` again: answer without it."
+        return Ran(call.id, call.name, call.arguments, text)
+
+    def _again(self, call: Ran) -> str:
+        """For a call that was made before, with these arguments."""
+        first = self._answered.get(canonical(call))
+        if first is None:
+            return f"You made this call of `{call.name}` twice at once; the answer to the first is for both."
+        if not first.numbers:
+            return f"You called `{call.name}` with these arguments before; the answer above has not changed."
+        numbers = ", ".join(f"[{number}]" for number in first.numbers)
+        return f"You called `{call.name}` with these arguments before. It found {numbers}, which you have."
+
+    def _found(self, call: Ran, result: ToolResult) -> Ran:
+        """What was found, as far as the model may be given it."""
         text = result.text or (
             json.dumps(result.structured, ensure_ascii=False, default=str)
             if result.structured and not result.passages
             else ""
         )
-        numbers = tuple(self._citations.number(result.passages))
-        return Ran(call.id, call.name, call.arguments, text, result.passages, numbers)
+        limit = self._config.max_tool_result_chars
+        if len(text) > limit:
+            text = f"{text[:limit]}\n(The result is cut here: it has {len(text)} characters.)"
+        passages = _fitting(result.passages, limit - len(text))
+        if left_out := len(result.passages) - len(passages):
+            note = f"({left_out} more passages were found and left out: ask for fewer, or more narrowly.)"
+            text = f"{text}\n{note}" if text else note
+        numbers = tuple(self._citations.number(passages))
+        return Ran(call.id, call.name, call.arguments, text, passages, numbers)
+
+
+def canonical(call: Ran) -> tuple[str, str]:
+    """The same for two calls that ask for the same."""
+    try:
+        arguments = json.dumps(json.loads(call.arguments or "{}"), sort_keys=True)
+    except (ValueError, RecursionError):
+        arguments = call.arguments
+    return call.name, arguments
+
+
+def _fitting(passages: tuple[Passage, ...], limit: int) -> tuple[Passage, ...]:
+    """The first that have at most ``limit`` characters together; where not even one does, a part of it."""
+    fitting: list[Passage] = []
+    for passage in passages:
+        limit -= len(passage.text)
+        if limit < 0:
+            break
+        fitting.append(passage)
+    if passages and not fitting:
+        first = passages[0]
+        cut = first.text[: max(0, limit + len(first.text))]
+        return (first.model_copy(update={"text": f"{cut}\n(cut here)"}),) if cut else ()
+    return tuple(fitting)

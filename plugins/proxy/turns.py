@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from litellm.proxy import proxy_server
@@ -15,6 +15,7 @@ from plugins.core.identity import Principal
 from plugins.core.ports import Call, Scope
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.asked import Asked
+from plugins.proxy.budgets import Budgets
 from plugins.proxy.loop import Turn
 
 Queryable = Callable[[Principal, Sequence[str]], Awaitable[list[tuple[str, str]]]]
@@ -33,12 +34,18 @@ class ChatParts:
         queryable: The check of `query`.
         config: The rounds, limits and profiles.
         prompt: The system message that tells a model how to cite.
+        sources: Names of the identity sources, which the subjects of budgets are of.
     """
 
     toolbox: Toolbox
     queryable: Queryable
     config: ChatConfig
     prompt: str
+    sources: Collection[str] = ()
+    budgets: Budgets = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budgets", Budgets(self.config, self.sources))
 
 
 async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict[str, Any]) -> Turn | None:
@@ -60,19 +67,22 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
     own = client_tools(data, offered)
     data["tools"] = [*schemas, *(data.get("tools") or ())]
     data["messages"] = with_prompt(data["messages"], parts.prompt)
+    budget = parts.budgets.of(principal)
     call = Call(
         principal=principal,
         request_id=str(data.get("litellm_call_id", "")),
-        deadline=time.monotonic() + parts.config.deadline_s,
+        deadline=time.monotonic() + budget.deadline_s,
         scope=scope,
     )
     return Turn(
         call=call,
         toolbox=parts.toolbox,
         config=parts.config,
+        budget=budget,
         offered=offered,
         client_tools=frozenset(name for name in own if name is not None),
         foreign_tools=None in own,
+        structured=structured_output(data),
     )
 
 
@@ -103,6 +113,18 @@ def check_shape(data: Mapping[str, Any]) -> None:
         raise InvalidRequest("`stream_options` must be an object", param="stream_options")
     if (data.get("n") or 1) != 1:
         raise InvalidRequest("`n` must be 1 when documents are searched", param="n")
+
+
+def structured_output(data: dict[str, Any]) -> dict[str, Any] | None:
+    """Take the ``response_format`` out of the request: it is for the answer, not for rounds with our tools.
+
+    https://platform.openai.com/docs/guides/structured-outputs
+    """
+    wanted = data.get("response_format")
+    if not isinstance(wanted, dict) or wanted.get("type") == "text":
+        return None
+    del data["response_format"]
+    return wanted
 
 
 def client_tools(data: dict[str, Any], offered: frozenset[str]) -> list[str | None]:

@@ -36,10 +36,13 @@ def fallback_of(response: Any) -> str | None:
     return headers.get("x-litellm-model-group") if headers.get("x-litellm-attempted-fallbacks") else None
 
 
-def ask_again(data: dict[str, Any], fallback: str | None) -> Ask:
+def ask_again(
+    data: dict[str, Any], fallback: str | None, response_format: dict[str, Any] | None = None
+) -> Ask:
     """Calls the router as LiteLLM did in the first round: same model, parameters, key.
 
-    Where a fallback answered, it goes on; a ``tool_choice`` that forces a call counts for the first round.
+    Where a fallback answered, it goes on; a ``tool_choice`` that forces a call counts for the first round,
+    a ``response_format`` for the one without tools.
     """
     kept = {k: v for k, v in data.items() if k not in OURS and not k.startswith("_litellm")}
     kept["model"] = fallback or kept["model"]
@@ -57,6 +60,8 @@ def ask_again(data: dict[str, Any], fallback: str | None) -> Ask:
         request = {
             k: v for k, v in kept.items() if tools or k not in ("tools", "tool_choice", "parallel_tool_calls")
         }
+        if response_format is not None and not tools:
+            request["response_format"] = response_format
         for name in ("metadata", "litellm_metadata"):
             if isinstance(request.get(name), dict):
                 request[name] = dict(request[name])  # the router writes its own notes into it

@@ -36,7 +36,9 @@ async def stream(
     async with aclosing(outputs):
         async for output in outputs:
             if isinstance(output, Sources):
-                found = {"search_results": output.search_results}
+                found: dict[str, Any] = {"search_results": output.search_results} if output.cited else {}
+                if output.limit_reached is not None:
+                    found["limit_reached"] = output.limit_reached
                 delta = {"annotations": output.annotations or None, "provider_specific_fields": found}
                 yield with_delta(output.chunk, delta)
             elif not isinstance(output, Activity) and (output.choices or usage):

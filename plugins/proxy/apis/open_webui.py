@@ -15,7 +15,7 @@ from litellm.types.utils import ModelResponseStream
 
 from plugins.core.passages import place
 from plugins.core.ports import Passage
-from plugins.proxy.chunks import with_event
+from plugins.proxy.chunks import with_delta, with_event
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Activity, Output, Sources
 
@@ -41,6 +41,9 @@ async def stream(
             elif isinstance(output, Sources):
                 for number, passage in enumerate(output.cited, 1):
                     yield with_event(output.chunk, source(number, passage, citations.url(passage)))
+                if output.limit_reached is not None:
+                    found = {"limit_reached": output.limit_reached}
+                    yield with_delta(output.chunk, {"provider_specific_fields": found})
             elif output.choices or usage:
                 yield output
 

@@ -163,18 +163,20 @@ async def test_the_same_passage_keeps_its_number_over_rounds(proxy_with: Any) ->
     assert told[0] == told[1]
 
 
-async def test_the_clients_own_calls_are_handed_back_and_ours_of_that_round_are_not(proxy_with: Any) -> None:
+async def test_the_clients_own_calls_are_handed_back_whole_and_ours_of_that_round_are_not(
+    proxy_with: Any,
+) -> None:
     mixed = Round([SEARCH, call("weather", '{"city": ', "w", 1), {"tool_calls": [piece_of(1, '"Bonn"}')]}])
     proxy = proxy_with(mixed)
     chunks = await proxy.stream(tools=[CLIENT_TOOL])
     assert finishes(chunks) == ["tool_calls"]
-    deltas = tool_deltas(chunks)
-    assert [delta.index for delta in deltas] == [0, 0]
-    assert "".join(delta.function.arguments for delta in deltas) == '{"city": "Bonn"}'
+    [delta] = tool_deltas(chunks)
+    assert (delta.index, delta.type, delta.function.name) == (0, "function", "weather")
+    assert delta.function.arguments == '{"city": "Bonn"}'
     assert len(proxy.router.requests) == 1
     response = await proxy_with(mixed).plain(tools=[CLIENT_TOOL])
     [tool_call] = response.choices[0].message.tool_calls
-    assert (tool_call.id, tool_call.function.name) == ("w", "weather")
+    assert (tool_call.id, tool_call.function.name) == (delta.id, "weather")
     assert response.choices[0].finish_reason == "tool_calls"
 
 
@@ -227,14 +229,39 @@ async def test_the_answer_names_the_model_that_a_fallback_chose_and_goes_on_with
     assert proxy.router.requests[1]["model"] == "extractive"
 
 
-async def test_reasoning_reaches_the_client_and_goes_back_to_the_model(proxy_with: Any) -> None:
-    thought = {"reasoning_content": "They ask about notice."}
-    proxy = proxy_with(Round([thought, SEARCH]), Round([text("30 days")]))
+async def test_reasoning_of_every_round_reaches_the_client_and_no_later_prompt(proxy_with: Any) -> None:
+    rounds = (
+        Round([{"reasoning_content": "They ask about notice."}, SEARCH]),
+        Round([{"reasoning_content": "It is"}, {"reasoning_content": " there."}, text("30 days")]),
+    )
+    proxy = proxy_with(*rounds)
     chunks = await proxy.stream()
-    assert chunks[0].choices[0].delta.reasoning_content == "They ask about notice."
-    [assistant] = [m for m in proxy.router.requests[1]["messages"] if m["role"] == "assistant"]
-    assert assistant["reasoning_content"] == "They ask about notice."
+    thoughts = [
+        c.choices[0].delta.reasoning_content
+        for c in chunks
+        if c.choices and getattr(c.choices[0].delta, "reasoning_content", None)
+    ]
+    assert thoughts == ["They ask about notice.", "It is", " there."]
+    assert "They ask about" not in str(proxy.router.requests[1]["messages"][1:])
     assert said(chunks) == "30 days"
+    message = (await proxy_with(*rounds).plain()).choices[0].message
+    assert message.reasoning_content == "They ask about notice.It is there."
+
+
+async def test_thinking_blocks_with_a_signature_stay_in_the_prompt_and_others_do_not(proxy_with: Any) -> None:
+    def thinking(**block: Any) -> dict[str, Any]:
+        return {"reasoning_content": block["thinking"], "thinking_blocks": [{"type": "thinking", **block}]}
+
+    signed = Round([thinking(thinking="hm", signature=""), thinking(thinking="", signature="s1"), SEARCH])
+    proxy = proxy_with(signed, Round([text("done")]))
+    await proxy.stream()
+    [assistant] = [m for m in proxy.router.requests[1]["messages"] if m["role"] == "assistant"]
+    assert assistant["thinking_blocks"] == [{"type": "thinking", "thinking": "hm", "signature": "s1"}]
+    assert "reasoning_content" not in assistant
+    proxy = proxy_with(Round([thinking(thinking="hm"), SEARCH]), Round([text("done")]))
+    await proxy.stream()
+    [assistant] = [m for m in proxy.router.requests[1]["messages"] if m["role"] == "assistant"]
+    assert not assistant.get("thinking_blocks")
 
 
 async def test_a_plain_answer_without_a_tool_call_is_the_models_own_whole(proxy_with: Any) -> None:

@@ -249,8 +249,8 @@ async def test_nor_is_one_in_the_path(house: House, name: str, method: str) -> N
     "name", ["hf.co/a/b", "169.254.169.254/latest/meta-data", "localhost:5000/a/b", "ollama.ai/a/b"]
 )
 async def test_a_registry_that_yaml_does_not_name_is_refused(house: House, name: str) -> None:
-    for settings in ({"registries": []}, {"registries": ["example.com", "hf.co:8443", "localhost"]}):
-        status, code, message = error(await house.pull(name, **settings))
+    for registries in ([], ["example.com", "hf.co:8443", "localhost"]):
+        status, code, message = error(await house.pull(name, registries=registries))
         assert (status, code) == (403, "permission_denied")
         assert "`ollama.registries`" in message
     assert house.fake.asked == []

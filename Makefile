@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 4000
+TESTS ?= tests
 KEYCLOAK_PORT ?= 8080
 BIN := $(VENV)/bin
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
@@ -36,8 +37,8 @@ check: install ## Check the configuration; prints all mistakes at once
 doctor: install ## Try every part for real and say what to do; changes nothing (DOCTOR="--token-file FILE")
 	@$(BIN)/python -m plugins doctor $(DOCTOR)
 
-test: install ## Run the tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+test: install ## Run the tests (TESTS=tests/unit: those of a folder or file)
+	$(BIN)/python -m pytest $(TESTS) -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-live: install ## Run the tests against real servers (started here, or KEYCLOAK_URL, MILVUS_URI, ... of the environment)
 	$(BIN)/python -m pytest tests/live -rs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from typing import Any
 
 from litellm import stream_chunk_builder
@@ -36,7 +36,6 @@ class Slot:
         for piece in self.pieces:
             call.update(piece)
             details.update(piece.get(kind) or {})
-        self.id = self.id or f"call_{uuid.uuid4().hex[:24]}"
         text = "input" if kind == "custom" else "arguments"
         parts = [(piece.get(kind) or {}).get(text) or "" for piece in self.pieces]
         details |= {"name": self.name, text: "".join(parts)}
@@ -87,12 +86,21 @@ class Round:
         """Whether there are calls that the client must not see."""
         return any(not self._is_client(slot.name) for slot in self._slots)
 
-    def calls(self) -> list[dict[str, Any]]:
-        """All calls whole, identified, in the order in which the model made them."""
+    def calls(self, taken: Collection[str] = ()) -> list[dict[str, Any]]:
+        """All calls whole, in the order in which the model made them.
+
+        Args:
+            taken: Ids of earlier calls: some providers count from 0 in every round.
+        """
+        seen = set(taken)
+        for slot in self._slots:
+            if not slot.id or slot.id in seen:
+                slot.id = f"call_{uuid.uuid4().hex[:24]}"
+            seen.add(slot.id)
         return [slot.whole() for slot in self._slots]
 
-    def message(self) -> dict[str, Any]:
-        """The assistant's message of this round for the next one's prompt.
+    def message(self, taken: Collection[str] = ()) -> dict[str, Any]:
+        """The assistant's message of this round for the next one's prompt; ``taken`` as for `calls`.
 
         Its reasoning is left out, apart from thinking blocks with their signatures, which their provider
         asks for: https://docs.litellm.ai/docs/reasoning_content
@@ -106,7 +114,7 @@ class Round:
         }
         if fields:
             message["provider_specific_fields"] = fields
-        return {**message, "content": message.get("content") or None, "tool_calls": self.calls()}
+        return {**message, "content": message.get("content") or None, "tool_calls": self.calls(taken)}
 
     def _add(self, piece: dict[str, Any]) -> None:
         """To the call that it belongs to. Some providers give several calls one index, with other ids."""

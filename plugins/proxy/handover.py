@@ -107,8 +107,7 @@ async def restored(
     left = list(traces)
     found: dict[int, list[list[dict[str, Any] | None]]] = {}
     for position, message in enumerate(messages):
-        ids = {call.get("id") for call in _calls(message)}
-        trace = next((trace for trace in left if trace.call_id in ids), None)
+        trace = next((trace for trace in left if trace.call_id in ids_of(message)), None)
         if trace is not None:
             left.remove(trace)
             found[position] = _identified(trace, position)
@@ -164,6 +163,11 @@ def _plain(message: dict[str, Any], carried: list[tuple[str, str]]) -> dict[str,
             call = {**call, "id": traced[1]}
         plain.append(call)
     return {**message, "tool_calls": plain}
+
+
+def ids_of(message: dict[str, Any]) -> list[str]:
+    """Of the tool calls of a message."""
+    return [call["id"] for call in _calls(message) if isinstance(call.get("id"), str)]
 
 
 def _calls(message: dict[str, Any]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from plugins.core.toolbox import Toolbox
 from plugins.proxy.chunks import Round, close, copy_logprobs, logprobs_of, make_chunk, total
 from plugins.proxy.citations import Citations, CitedText, Span
 from plugins.proxy.context_window import Window
-from plugins.proxy.handover import Called, with_trace
+from plugins.proxy.handover import Called, ids_of, with_trace
 from plugins.proxy.tool_calls import Limit, Ran, ToolCalls
 from plugins.proxy.upstream import Ask, Chunks, public
 
@@ -164,7 +164,7 @@ class Loop:
                 if number == 1:
                     await held.enter_async_context(self._slot)
                 if current.own_calls and not self._is_cut:
-                    message = current.message()
+                    message = current.message(self._ids())
                     yield Activity(self._chunk(None), self._turn.tools.planned(message["tool_calls"]), False)
                     ran = await self._run_tools(message, number)
                     yield Activity(self._chunk(None), ran, done=True)
@@ -303,6 +303,10 @@ class Loop:
             copy_logprobs(chunk.choices[0], shown)
         return shown
 
+    def _ids(self) -> set[str]:
+        """Of the calls in the conversation."""
+        return {call_id for message in self._messages for call_id in ids_of(message)}
+
     def _ours(self, calls: Sequence[dict[str, Any]]) -> list[Called]:
         """Our calls among a round's, and the places of the client's."""
         found: list[Called] = []
@@ -315,7 +319,7 @@ class Loop:
 
     def _handed_back(self, last: Round) -> list[dict[str, Any]]:
         """The client's calls, the first of them with ours of this answer in its id."""
-        calls = last.calls()
+        calls = last.calls(self._ids())
         planned = self._turn.tools.planned(calls)
         names = zip(calls, planned, strict=True)
         handed = [{**call} for call, plan in names if self._turn.is_client(plan.name)]

@@ -157,10 +157,21 @@ async def test_at_the_round_limit_the_model_is_asked_once_more_without_tools(pro
 
 
 async def test_the_same_passage_keeps_its_number_over_rounds(proxy_with: Any) -> None:
-    proxy = proxy_with(Round([SEARCH]), Round([SEARCH]), Round([text("[2]")]))
+    leave = call("search_documents", '{"query": "leave"}')
+    proxy = proxy_with(Round([SEARCH]), Round([leave]), Round([text("[2]")]))
     await proxy.stream()
     told = [m["content"] for m in proxy.router.requests[2]["messages"] if m["role"] == "tool"]
-    assert told[0] == told[1]
+    assert all("[2] Handbook" in content and "[3]" not in content for content in told)
+
+
+async def test_calls_that_a_provider_counts_from_0_in_every_round_are_told_apart(proxy_with: Any) -> None:
+    leave = call("search_documents", '{"query": "leave"}')
+    proxy = proxy_with(Round([SEARCH]), Round([leave]), Round([text("done")]))
+    await proxy.stream()
+    messages = proxy.router.requests[2]["messages"]
+    called = [c["id"] for m in messages for c in m.get("tool_calls") or ()]
+    assert len(set(called)) == 2
+    assert [m["tool_call_id"] for m in messages if m["role"] == "tool"] == called
 
 
 async def test_the_clients_own_calls_are_handed_back_whole_and_ours_of_that_round_are_not(

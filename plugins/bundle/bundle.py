@@ -146,7 +146,15 @@ class Bundle:
         )
         prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
         names = {source.name for source in self.sources}
-        chat = ChatParts(self.toolbox, self.searcher.queryable, config.chat, prompt, names)
+        chat = ChatParts(
+            self.toolbox,
+            self.searcher.queryable,
+            config.chat,
+            prompt,
+            names,
+            read_prompt(config, config.chat.context_prompt) or prompt,
+            read_prompt(config, config.chat.condense_prompt),
+        )
         self.hooks = ChatHooks(lambda: chat)
         self.routers = [
             collections.router(self.catalogue, authenticated),
@@ -199,6 +207,12 @@ def make_tools(config: Config, parts: Parts) -> dict[str, Tool[Any, Any]]:
     """The tools of the configuration by their names."""
     found = resolve("plugins.tools", Tool, config.tools, "tools")
     return {tool.name: tool.plugin(tool.settings, parts) for tool in found}
+
+
+def read_prompt(config: Config, name: str) -> str:
+    """A prompt of the folder; empty where a folder does not have it."""
+    path = config.folder / "prompts" / name
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def format_check(config: Config) -> Any:

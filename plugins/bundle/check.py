@@ -101,8 +101,10 @@ def check_chat(config: Config) -> list[str]:
     mistakes = []
     if "default" not in config.chat.profiles:
         mistakes.append("chat.profiles: must have `default`, which `rag: true` means")
-    if not (config.folder / "prompts" / config.chat.prompt).is_file():
-        mistakes.append(f"chat.prompt: there is no file prompts/{config.chat.prompt}")
+    for setting in {"prompt", *({"context_prompt", "condense_prompt"} & config.chat.model_fields_set)}:
+        name = getattr(config.chat, setting)
+        if not (config.folder / "prompts" / name).is_file():
+            mistakes.append(f"chat.{setting}: there is no file prompts/{name}")
     known = {entry.use.rpartition(".")[2] for entry in config.tools}
     for name, profile in config.chat.profiles.items():
         for tool in sorted(set(profile.tools or ()) - known):

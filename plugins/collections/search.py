@@ -29,7 +29,7 @@ from plugins.collections.uploads import DOCUMENT_ID
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import InvalidRequest, ModelUnavailable, UnknownDocument
 from plugins.core.identity import Principal
-from plugins.core.ports import Embed, Passage
+from plugins.core.ports import Embed, Passage, QueryableCollection
 from plugins.core.shapes import SearchRequest
 
 log = logging.getLogger(__name__)
@@ -162,8 +162,8 @@ class Searcher:
 
     async def queryable(
         self, principal: Principal, named: Sequence[str] | None = None
-    ) -> list[tuple[str, str]]:
-        """Id and name of each collection that the principal may query; of the named ones, all.
+    ) -> list[QueryableCollection]:
+        """Each collection that the principal may query; of the named ones, all.
 
         Raises:
             UnknownCollection, Forbidden: A named collection is hidden, or may not be queried.
@@ -171,7 +171,7 @@ class Searcher:
         await self._adopter.refresh()
         async with self._database.read() as connection:
             records = await self._queryable(connection, principal, named)
-        return [(record.id, record.name or record.id) for record in records]
+        return [QueryableCollection(r.id, r.name or r.id, r.description or "") for r in records]
 
     async def _queryable(
         self, connection: AsyncConnection, principal: Principal, named: Sequence[str] | None

@@ -230,6 +230,10 @@ class ToolEntry(Plugin):
     """Subjects that may run it; nobody by default."""
 
 
+Mode = Literal["tool", "context", "always"]
+"""How a model comes to passages."""
+
+
 class Profile(Settings):
     """What a model with `model_info.rag: <name>` searches."""
 
@@ -238,7 +242,14 @@ class Profile(Settings):
     max_num_results: int = Field(default=8, ge=1, le=50)
     """Passages of one search."""
     tools: list[str] | None = None
-    """None = all that the caller may run."""
+    """None = all that the caller may run; `list_collections` only where there are too many to describe."""
+    mode: Mode | Literal["auto"] = "auto"
+    """`tool`: the model searches when it wants to. `context`: we search with the question, and the model gets
+    the passages and no tools of ours. `always`: both. `auto`: `tool` where the model calls functions, else
+    `context`."""
+    condense_model: str | None = None
+    """The model that makes one question of a conversation, for `context` and `always`; None = the model that
+    is asked."""
 
 
 class Budget(Settings):
@@ -274,8 +285,16 @@ class ChatConfig(Budget):
     """Tools of one round that run at once."""
     max_tool_result_chars: int = Field(default=100_000, ge=1000)
     """Characters of one result that the model is given; of more passages the last are left out."""
+    open_webui: Literal["auto", "always", "never"] = "auto"
+    """Whom the sources are sent to as Open WebUI's events: who asks with its headers, everyone, nobody."""
     prompt: str = "answer.md"
-    """The file in `config/prompts/` that tells the model how to cite."""
+    """The file in `config/prompts/` that tells the model how to search and to cite."""
+    context_prompt: str = "context.md"
+    """The one for a model that is given passages and cannot search; without the file, `prompt`."""
+    condense_prompt: str = "condense.md"
+    """The one that makes one question of a conversation; without the file, the last question is searched."""
+    max_description_tokens: int = Field(default=600, ge=50)
+    """Of the collections that the description of `search_documents` lists."""
 
     @field_validator("public_base_url")
     @classmethod

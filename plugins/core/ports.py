@@ -92,6 +92,14 @@ class Catalogue(Protocol):
         """
 
 
+class QueryableCollection(NamedTuple):
+    """A collection that someone may query, as it is told to a model."""
+
+    id: str
+    name: str
+    description: str = ""
+
+
 class Search(Protocol):
     """Passages that someone may read."""
 
@@ -161,6 +169,15 @@ class Tool(ABC, Generic[C, A]):
             ToolRetry: The model should mend its arguments.
             ToolFailed: The model must do without.
         """
+
+    def describe(self, args: A, titles: Mapping[str, str]) -> str:
+        """What a run does, in words for the user who waits for it: ``Searching: notice period``.
+
+        Args:
+            args: Of the run.
+            titles: Of the documents that were found in this conversation, by their ids.
+        """
+        return f"Running {type(self).__module__.rpartition('.')[2]}"
 
 
 class Tokens(Shape):

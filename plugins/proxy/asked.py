@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crawler.contracts import Filter
+from plugins.core.config import Mode
 from plugins.core.errors import InvalidRequest
 from plugins.core.validation import invalid
 
@@ -30,6 +31,7 @@ class Rag(Strict):
     collections: list[str] | None = Field(default=None, min_length=1, max_length=32)
     filters: Filter | None = None
     max_num_results: int | None = Field(default=None, ge=1, le=50)
+    mode: Mode | None = None
 
 
 class FileSearch(Strict):
@@ -52,6 +54,8 @@ class Asked:
     param: str | None = None
     filters: Filter | None = None
     max_num_results: int | None = None
+    mode: Mode | None = None
+    """How the model is to come to passages; None = as its profile says."""
     by_client: bool = False
     """The client itself asked; otherwise only the model does."""
 
@@ -80,7 +84,7 @@ def read(data: Mapping[str, Any], rag: bool | str | None) -> Asked | None:
             asked = _with(asked, search, search.vector_store_ids, f"tools.{index}.vector_store_ids")
     if "rag" in data:
         body = _validated(Rag, data["rag"], "rag")
-        asked = _with(asked, body, body.collections, "rag.collections")
+        asked = replace(_with(asked, body, body.collections, "rag.collections"), mode=body.mode)
     return asked if asked.by_client or asked.profile else None
 
 

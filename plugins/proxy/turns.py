@@ -10,18 +10,22 @@ from typing import Any
 from litellm.proxy import proxy_server
 
 from plugins.core.config import ChatConfig, Profile
-from plugins.core.errors import BundleError, Forbidden, InvalidRequest, UnknownCollection
+from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
-from plugins.core.ports import Call, Scope
+from plugins.core.ports import Call, QueryableCollection, Scope
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.asked import Asked
 from plugins.proxy.budgets import Budgets
+from plugins.proxy.capabilities import Capabilities, max_input_tokens
+from plugins.proxy.context_window import Window
 from plugins.proxy.loop import Turn
+from plugins.proxy.offers import SEARCH, offered
+from plugins.proxy.retrieval import mode_of, question_of, search
 
-Queryable = Callable[[Principal, Sequence[str]], Awaitable[list[tuple[str, str]]]]
-"""(id, name) of each of the collections (ids or names) that the principal may query.
+Queryable = Callable[[Principal, Sequence[str] | None], Awaitable[list[QueryableCollection]]]
+"""The collections (ids or names; None = all) that the principal may query.
 
-Raises UnknownCollection or Forbidden for the first one that may not be queried.
+Raises UnknownCollection or Forbidden for the first named one that may not be queried.
 """
 
 
@@ -33,8 +37,10 @@ class ChatParts:
         toolbox: All tools.
         queryable: The check of `query`.
         config: The rounds, limits and profiles.
-        prompt: The system message that tells a model how to cite.
+        prompt: The system message that tells a model how to search and to cite.
         sources: Names of the identity sources, which the subjects of budgets are of.
+        context_prompt: The one for a model that is given passages and cannot search.
+        condense_prompt: The one that makes one question of a conversation; empty = that is not done.
     """
 
     toolbox: Toolbox
@@ -42,6 +48,9 @@ class ChatParts:
     config: ChatConfig
     prompt: str
     sources: Collection[str] = ()
+    context_prompt: str = ""
+    condense_prompt: str = ""
+    capabilities: Capabilities = field(default_factory=Capabilities)
     budgets: Budgets = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,34 +65,63 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
         UnknownCollection, Forbidden: A collection that the client named.
     """
     profile = _profile(parts.config, asked)
-    scope = await _scope(parts, principal, asked, profile)
+    collections, scope = await _scope(parts, principal, asked, profile)
     check_shape(data)
-    schemas = parts.toolbox.schemas(principal, profile.tools)
+    config = parts.config
+    schemas = offered(parts.toolbox, principal, profile.tools, collections, config.max_description_tokens)
     if not schemas:
         if asked.by_client:
             raise Forbidden("You may not run any of the tools that answer from documents.")
         return None
-    offered = frozenset(schema["function"]["name"] for schema in schemas)
-    own = client_tools(data, offered)
-    data["tools"] = [*schemas, *(data.get("tools") or ())]
-    data["messages"] = with_prompt(data["messages"], parts.prompt)
+    can_search = any(schema["function"]["name"] == SEARCH for schema in schemas)
+    model = data.get("model")
+    mode = await mode_of(parts.capabilities, asked.mode, profile, model, can_search=can_search)
+    if mode == "context":
+        schemas = []
+    names = frozenset(schema["function"]["name"] for schema in schemas)
+    own = client_tools(data, names)
+    offer(data, schemas)
+    messages = data["messages"]
     budget = parts.budgets.of(principal)
-    call = Call(
-        principal=principal,
-        request_id=str(data.get("litellm_call_id", "")),
-        deadline=time.monotonic() + budget.deadline_s,
-        scope=scope,
-    )
-    return Turn(
-        call=call,
+    turn = Turn(
+        call=Call(
+            principal=principal,
+            request_id=str(data.get("litellm_call_id", "")),
+            deadline=time.monotonic() + budget.deadline_s,
+            scope=scope,
+        ),
         toolbox=parts.toolbox,
-        config=parts.config,
+        config=config,
         budget=budget,
-        offered=offered,
+        offered=names,
         client_tools=frozenset(name for name in own if name is not None),
         foreign_tools=None in own,
-        structured=structured_output(data),
+        structured=structured_output(data, keep=not names),
+        window=Window(max_input_tokens(model), answer_tokens(data), data.get("tools") or ()),
     )
+    turn.citations.begin_above(messages)
+    if mode != "tool":
+        asks = profile.condense_model or str(model)
+        question = await question_of(data, asks, parts.condense_prompt, turn.call.deadline)
+        if question:
+            turn.searched.append(await search(turn, question))
+    prompt = parts.context_prompt if mode == "context" else parts.prompt
+    data["messages"] = await turn.fit(with_prompt(messages, prompt))
+    return turn
+
+
+def offer(data: dict[str, Any], schemas: Sequence[dict[str, Any]]) -> None:
+    """Put our tools before the client's; what is said of tools goes where there are none at all."""
+    data["tools"] = [*schemas, *(data.get("tools") or ())]
+    if not data["tools"]:
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            data.pop(name, None)
+
+
+def answer_tokens(data: Mapping[str, Any]) -> int | None:
+    """How long the answer may be, where the request says so."""
+    said = data.get("max_completion_tokens") or data.get("max_tokens")
+    return said if isinstance(said, int) and said > 0 else None
 
 
 def rag_of(model: Any) -> bool | str | None:
@@ -115,15 +153,20 @@ def check_shape(data: Mapping[str, Any]) -> None:
         raise InvalidRequest("`n` must be 1 when documents are searched", param="n")
 
 
-def structured_output(data: dict[str, Any]) -> dict[str, Any] | None:
+def structured_output(data: dict[str, Any], *, keep: bool = False) -> dict[str, Any] | None:
     """Take the ``response_format`` out of the request: it is for the answer, not for rounds with our tools.
+
+    Args:
+        data: The request.
+        keep: Leave it there: there are no such rounds.
 
     https://platform.openai.com/docs/guides/structured-outputs
     """
     wanted = data.get("response_format")
     if not isinstance(wanted, dict) or wanted.get("type") == "text":
         return None
-    del data["response_format"]
+    if not keep:
+        del data["response_format"]
     return wanted
 
 
@@ -170,29 +213,23 @@ def _profile(config: ChatConfig, asked: Asked) -> Profile:
     )
 
 
-async def _scope(parts: ChatParts, principal: Principal, asked: Asked, profile: Profile) -> Scope:
-    """What searches are narrowed to. What the client names must all be allowed; of what the model's
-    profile names, the rest is left out."""
-    collections: frozenset[str] | None = None
-    if asked.collections is not None:
-        try:
-            found = await parts.queryable(principal, asked.collections)
-        except BundleError as error:
-            error.param = error.param or asked.param
-            raise
-        collections = frozenset(collection_id for collection_id, _ in found)
-    elif profile.collections is not None:
-        ids = [await _allowed(parts.queryable, principal, name) for name in profile.collections]
-        collections = frozenset(collection_id for collection_id in ids if collection_id is not None)
-    return Scope(
-        collections=collections,
+async def _scope(
+    parts: ChatParts, principal: Principal, asked: Asked, profile: Profile
+) -> tuple[list[QueryableCollection], Scope]:
+    """What can be searched, and what searches are narrowed to. What the client names must all be allowed;
+    of what the model's profile names, the rest is left out."""
+    try:
+        found = await parts.queryable(principal, asked.collections)
+    except BundleError as error:
+        error.param = error.param or asked.param
+        raise
+    narrowed = asked.collections is not None
+    if not narrowed and profile.collections is not None:
+        narrowed, names = True, profile.collections
+        found = [collection for collection in found if collection.id in names or collection.name in names]
+    scope = Scope(
+        collections=frozenset(collection.id for collection in found) if narrowed else None,
         filters=asked.filters,
         max_num_results=asked.max_num_results or profile.max_num_results,
     )
-
-
-async def _allowed(queryable: Queryable, principal: Principal, name: str) -> str | None:
-    try:
-        return (await queryable(principal, [name]))[0][0]
-    except (UnknownCollection, Forbidden):
-        return None
+    return found, scope

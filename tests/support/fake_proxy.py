@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litellm.proxy import proxy_server
@@ -14,7 +14,7 @@ from crawler.settings import Settings
 from plugins.core.config import ChatConfig, Profile
 from plugins.core.errors import Forbidden, ToolFailed, UnknownCollection
 from plugins.core.identity import Decision, Principal
-from plugins.core.ports import Call, Parts, Tool, ToolResult
+from plugins.core.ports import Call, Parts, QueryableCollection, Tool, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import PrincipalAuth
 from plugins.proxy.chat import ChatHooks
@@ -60,14 +60,19 @@ class SearchDocuments(Tool[Settings, Query]):
             self.running -= 1
         return ToolResult(passages=FOUND)
 
+    def describe(self, args: Query, titles: Mapping[str, str]) -> str:
+        return f"Searching: {args.query}"
 
-async def queryable(principal: Principal, refs: Sequence[str]) -> list[tuple[str, str]]:
+
+async def queryable(principal: Principal, refs: Sequence[str] | None) -> list[QueryableCollection]:
+    if refs is None:
+        return [QueryableCollection("vs_h", "handbook", "About working here.")]
     for ref in refs:
         if ref == "finance":
             raise Forbidden("You need the right `query` to `finance`.")
         if ref != "handbook":
             raise UnknownCollection
-    return [("vs_h", ref) for ref in refs]
+    return [QueryableCollection("vs_h", ref) for ref in refs]
 
 
 class Proxy:

@@ -1,7 +1,6 @@
-"""LiteLLM's hooks around chat completions: who is offered our tools, and the loop around the answer.
+"""LiteLLM's hooks around its chat APIs: who is offered our tools, and the loop around the answer.
 
-A request that asks for nothing of ours passes untouched. `/v1/responses` and `/v1/messages` pass
-untouched too.
+A request that asks for nothing of ours passes untouched, and so does every API that is not in `APIS`.
 """
 
 from __future__ import annotations
@@ -17,19 +16,29 @@ from litellm.caching.dual_cache import DualCache
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy import proxy_server
 from litellm.proxy._types import UserAPIKeyAuth
-from litellm.types.utils import LLMResponseTypes, ModelResponse, ModelResponseStream
+from litellm.types.utils import LLMResponseTypes, ModelResponse
 
 from crawler.errors import CrawlError
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
 from plugins.proxy import asked as asking
 from plugins.proxy import guardrails, handover, turns
-from plugins.proxy.apis import completions, open_webui
+from plugins.proxy.apis.api import Api
+from plugins.proxy.apis.chat_completions import ChatCompletions
+from plugins.proxy.apis.messages import Messages
+from plugins.proxy.apis.responses import Responses
 from plugins.proxy.auth import Refusal, principal_of
-from plugins.proxy.chunks import as_stream
-from plugins.proxy.loop import Loop, Turn
+from plugins.proxy.disconnect import while_connected
+from plugins.proxy.loop import Loop, Output, Turn
 from plugins.proxy.slots import parallel_slot
 from plugins.proxy.upstream import ask_again, fallback_of
+
+APIS: dict[str, Callable[[dict[str, Any]], Api]] = {
+    "acompletion": ChatCompletions,
+    "aresponses": Responses,
+    "anthropic_messages": Messages,
+}
+"""By LiteLLM's call types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +46,7 @@ class Begun:
     """A request in which our tools take part, between the hooks."""
 
     turn: Turn
-    usage: bool
-    """The client asked for a usage chunk."""
-    open_webui: bool
+    api: Api
 
 
 class ChatHooks(CustomLogger):
@@ -63,7 +70,7 @@ class ChatHooks(CustomLogger):
         Raises:
             ChatRefusal: What was asked for is not valid, or not allowed.
         """
-        if call_type != "acompletion":
+        if call_type not in APIS:
             return None
         self._come_first()
         traces = handover.take(data)
@@ -71,19 +78,27 @@ class ChatHooks(CustomLogger):
             asked = asking.read(data, turns.rag_of(data.get("model")))
             if asked is None or (asking.is_background_task(data) and not asked.by_client):
                 return None
+            api = (
+                ChatCompletions(data, self._parts().config.open_webui)
+                if call_type == "acompletion"
+                else APIS[call_type](data)
+            )
+            traces = traces or handover.take(api.chat)
             asking.strip(data)
-            if data.get("tool_choice") == "none":
+            asking.strip(api.chat)
+            if api.chat.get("tool_choice") == "none":
                 return data
             principal = principal_of(user_api_key_dict)
             about(request_id=str(data.get("litellm_call_id", "")), user_id=principal.user_id)
-            turn = await turns.begin(self._parts(), principal, asked, data)
+            turn = await turns.begin(self._parts(), principal, asked, api.chat)
             if turn is not None and traces:
-                data["messages"] = await handover.restored(data["messages"], traces, turn.tools)
+                restored = await handover.restored(api.chat["messages"], traces, turn.tools)
+                api.chat["messages"] = await turn.fit(restored)
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, str(data.get("litellm_call_id", ""))) from error
         if turn is not None:
-            begun = Begun(turn, completions.with_usage(data), asking.is_open_webui(data))
-            self._begun[data["litellm_logging_obj"]] = begun
+            api.offer(turn.offered)
+            self._begun[data["litellm_logging_obj"]] = Begun(turn, api)
         return data
 
     async def async_post_call_streaming_iterator_hook(
@@ -95,46 +110,40 @@ class ChatHooks(CustomLogger):
             async for chunk in response:
                 yield chunk
             return
-        turn = begun.turn
-        outputs = self._loop(turn, request_data, response, user_api_key_dict).run(response)
-        chunks = (
-            open_webui.stream(outputs, turn.citations, usage=begun.usage)
-            if begun.open_webui
-            else completions.stream(outputs, usage=begun.usage)
-        )
+        turn, api = begun.turn, begun.api
+        pieces = api.stream(self._loop(begun, response, user_api_key_dict), turn.citations)
         blind = guardrails.without_stream_hook(request_data)
-        sent: list[ModelResponseStream] = []
+        sent: list[Any] = []
         try:
-            async for chunk in chunks:
-                if blind and chunk.choices and chunk.choices[0].finish_reason:
-                    await guardrails.show(blind, sent, request_data, user_api_key_dict)
+            async for piece in pieces:
+                if blind and (answer := api.answer_at(sent, piece)) is not None:
+                    await guardrails.show(blind, answer, request_data, user_api_key_dict)
                 if blind:
-                    sent.append(chunk)
-                yield chunk
+                    sent.append(piece)
+                yield piece
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, turn.call.request_id) from error
         finally:
-            await chunks.aclose()
+            await pieces.aclose()
 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: LLMResponseTypes
     ) -> Any:
         """The plain answer of the whole loop: the same stream, collected."""
         begun = self._begun_of(data)
-        if begun is None or not isinstance(response, ModelResponse):
+        if begun is None:
             return None
         self._begun.pop(data["litellm_logging_obj"])
-        if begun.turn.is_answered_by(response.choices[0].message):
+        turn, api = begun.turn, begun.api
+        if isinstance(response, ModelResponse) and turn.is_answered_by(response.choices[0].message):
             response.model = fallback_of(response) or response.model
             return None
-        outputs = self._loop(begun.turn, data, response, user_api_key_dict).run(as_stream(response))
+        outputs = self._loop(begun, response, user_api_key_dict)
         try:
             async with aclosing(outputs):
-                answer = await completions.plain(outputs)
+                answer = await while_connected(api.plain(outputs, turn.citations, response))
         except (BundleError, CrawlError) as error:
-            raise ChatRefusal(error, begun.turn.call.request_id) from error
-        answer._hidden_params = response._hidden_params
-        answer.model = fallback_of(response) or answer.model
+            raise ChatRefusal(error, turn.call.request_id) from error
         # Guardrails ran on round one before this hook: they must see what the client will get. The turn
         # is gone, so this does not come here again.
         return await proxy_server.proxy_logging_obj.post_call_success_hook(
@@ -145,9 +154,10 @@ class ChatHooks(CustomLogger):
         key = data.get("litellm_logging_obj")
         return None if key is None else self._begun.get(key)
 
-    def _loop(self, turn: Turn, data: dict[str, Any], first: Any, auth: UserAPIKeyAuth) -> Loop:
-        ask = ask_again(data, fallback_of(first), turn.structured)
-        return Loop(turn, data["messages"], ask, parallel_slot(auth))
+    def _loop(self, begun: Begun, first: Any, auth: UserAPIKeyAuth) -> AsyncGenerator[Output, None]:
+        turn, chat = begun.turn, begun.api.chat
+        ask = ask_again(chat, first, turn.structured)
+        return Loop(turn, chat["messages"], ask, parallel_slot(auth)).run(begun.api.chunks(first))
 
     def _come_first(self) -> None:
         """Stand before all guardrails in LiteLLM's callbacks: a stream goes through them in this order."""

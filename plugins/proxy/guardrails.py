@@ -15,9 +15,6 @@ from litellm.proxy import proxy_server
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.proxy.utils import check_and_merge_model_level_guardrails
 from litellm.types.guardrails import GuardrailEventHooks
-from litellm.types.utils import ModelResponseStream
-
-from plugins.proxy.chunks import collected
 
 STREAM_HOOK = "async_post_call_streaming_iterator_hook"
 
@@ -40,12 +37,10 @@ def without_stream_hook(data: dict[str, Any]) -> list[CustomGuardrail]:
 
 async def show(
     guardrails: Sequence[CustomGuardrail],
-    chunks: list[ModelResponseStream],
+    answer: Any,
     data: dict[str, Any],
     auth: UserAPIKeyAuth,
 ) -> None:
     """Show them the whole streamed answer. What they raise ends the stream; what they change is too late."""
     for guardrail in guardrails:
-        await guardrail.async_post_call_success_hook(
-            data=data, user_api_key_dict=auth, response=collected(chunks)
-        )
+        await guardrail.async_post_call_success_hook(data=data, user_api_key_dict=auth, response=answer)

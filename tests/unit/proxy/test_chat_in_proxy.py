@@ -153,7 +153,7 @@ def test_a_blocking_guardrail_sees_the_final_answer(chat: Chat) -> None:
     with pytest.raises(openai.APIError, match="blocked by guardrail"):
         list(chat.ask(rounds, stream=True))
     headers = {"X-OpenWebUI-User-Id": "u"}
-    rounds[1] = {"text": ["It is 30 [1]."]}
+    rounds[1] = {"text": ["It is 30 [", "1]."]}
     chunks = list(chat.ask(rounds, stream=True, extra_headers=headers))
     events = [chunk.event["type"] for chunk in chunks if getattr(chunk, "event", None)]
     assert events == ["status", "status", "source"], "the guardrail must also bear our events"
@@ -183,7 +183,7 @@ def test_a_request_that_asks_for_nothing_reaches_the_model_as_it_was_sent(chat: 
 
 def test_openai_file_search_narrows_to_the_named_collections(chat: Chat) -> None:
     tool = {"type": "file_search", "vector_store_ids": ["finance"]}
-    answer = chat.ask([{"calls": [SEARCH]}, {"text": ["14.2 [1]"]}], "plain", tools=[tool])
+    answer = chat.ask([{"calls": [SEARCH]}, {"text": ["14.2 [", "1]"]}], "plain", tools=[tool])
     assert answer.choices[0].message.annotations[0].url_citation.title == "Report > Revenue (page 7)"
     bob = chat.client.with_options(api_key="sk-bob")
     with pytest.raises(openai.PermissionDeniedError, match="query"):

@@ -1,0 +1,66 @@
+"""What the loop needs to know of an API: how its clients ask, and how they are answered.
+
+There is one loop, over the chunks of chat completions. Each API makes its requests into that form and the
+loop's output into its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
+
+from plugins.proxy.citations import Citations
+from plugins.proxy.loop import Output
+from plugins.proxy.upstream import Chunks
+
+
+class Api(Protocol):
+    """One request that our tools may take part in."""
+
+    chat: dict[str, Any]
+    """The request as a chat completion's. What is put into it counts for the later rounds, and for the first
+    after `offer`."""
+
+    def offer(self, offered: frozenset[str]) -> None:
+        """Write what was put into `chat` into the request: our tools, of these names, and our words."""
+
+    def chunks(self, response: Any) -> Chunks:
+        """The first round's stream, or its plain answer as the stream that it could have been."""
+
+    def stream(
+        self, outputs: AsyncGenerator[Output, None], citations: Citations
+    ) -> AsyncGenerator[Any, None]:
+        """What the client gets of the loop's output, piece by piece."""
+
+    def answer_at(self, sent: Sequence[Any], piece: Any) -> Any | None:
+        """The whole plain answer where ``piece`` ends the text of the stream; ``sent`` went before it."""
+
+    async def plain(self, outputs: AsyncGenerator[Output, None], citations: Citations, first: Any) -> Any:
+        """The answer in one piece; ``first`` is the first round's."""
+
+
+def unwrapped(messages: Sequence[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:
+    """The content of the leading system message, if any, and the other messages."""
+    if messages and messages[0].get("role") in ("system", "developer"):
+        return messages[0].get("content"), list(messages[1:])
+    return None, list(messages)
+
+
+def added(before: Any, after: Any) -> str:
+    """What was put before a system message's content; the content of a new one."""
+    if isinstance(after, list):
+        kept = len(before) if isinstance(before, list) else 0
+        return "\n\n".join(block.get("text", "") for block in after[: len(after) - kept])
+    text = after or ""
+    return text.removesuffix(before).rstrip("\n") if isinstance(before, str) and before else text
+
+
+def with_metadata(data: dict[str, Any]) -> dict[str, Any]:
+    """LiteLLM's notes on the request, where chat completions carry them.
+
+    On `/v1/responses` and `/v1/messages` LiteLLM keeps ``metadata`` for the client's own and writes its notes
+    (key, user, team) into ``litellm_metadata``; the spend of later rounds is booked by these.
+    """
+    notes = data.get("litellm_metadata")
+    kept = {key: value for key, value in data.items() if key not in ("metadata", "litellm_metadata")}
+    return kept | {"metadata": dict(notes) if isinstance(notes, dict) else {}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,11 @@ import pytest
 from plugins.auth._attempts import PAIR
 from plugins.core.config import SignInConfig
 from tests.support.auth_app import App, Browser, auth_app
-from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
+from tests.support.keycloak_issuer import KeycloakIssuer
 from tests.support.sign_in_parts import BASE
 
 LOGIN, REFRESH, LOGOUT = "/api/auth/login", "/api/auth/refresh", "/api/auth/logout"
 BACKCHANNEL = "/api/auth/backchannel-logout"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[KeycloakIssuer]:
-    with keycloak_issuer() as started:
-        yield started
-
-
-@pytest.fixture
-def realm(running: KeycloakIssuer) -> KeycloakIssuer:
-    running.forget()
-    return running
-
-
-@pytest.fixture
-async def app(tmp_path: Path, realm: KeycloakIssuer) -> AsyncIterator[App]:
-    async with auth_app(tmp_path, realm) as made:
-        yield made
 
 
 @pytest.fixture

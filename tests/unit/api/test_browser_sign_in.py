@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -15,28 +14,10 @@ import pytest
 from plugins.auth._sessions import COOKIE
 from plugins.core.ports import Ended
 from tests.support.auth_app import DOCUMENT, App, Browser, auth_app, query_of
-from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
+from tests.support.keycloak_issuer import KeycloakIssuer
 from tests.support.sign_in_parts import BASE
 
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[KeycloakIssuer]:
-    with keycloak_issuer() as started:
-        yield started
-
-
-@pytest.fixture
-def realm(running: KeycloakIssuer) -> KeycloakIssuer:
-    running.forget()
-    return running
-
-
-@pytest.fixture
-async def app(tmp_path: Path, realm: KeycloakIssuer) -> AsyncIterator[App]:
-    async with auth_app(tmp_path, realm) as made:
-        yield made
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -13,23 +13,10 @@ from plugins.auth import _answers
 from plugins.auth.gitlab import Gitlab
 from plugins.core.errors import IdentityUnavailable, Unauthenticated
 from tests.support.gitlab import Gitlab as Server
-from tests.support.gitlab import gitlab
-from tests.support.gitlab_sign_in import refusal, sign_in, source_for
+from tests.support.gitlab_sign_in import INFO, USER, server, source, source_for
+from tests.support.oidc import refusal, sign_in
 
-INFO, USER = "/oauth/token/info", "/oauth/userinfo"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with gitlab() as running:
-        yield running
-
-
-@pytest.fixture
-async def source(server: Server) -> AsyncIterator[Gitlab]:
-    made = source_for(server)
-    yield made
-    await made.close()
+__all__ = ["server", "source"]
 
 
 async def until(good: Callable[[], Awaitable[bool]]) -> None:

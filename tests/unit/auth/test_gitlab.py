@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,24 +11,12 @@ from pydantic import ValidationError
 
 from plugins.auth.gitlab import Gitlab, GitlabSettings
 from plugins.core.errors import IdentityUnavailable, Unauthenticated
-from tests.support.gitlab import APPLICATION, gitlab
+from tests.support.gitlab import APPLICATION
 from tests.support.gitlab import Gitlab as Server
-from tests.support.gitlab_sign_in import bearer, refusal, sign_in, source_for
+from tests.support.gitlab_sign_in import INFO, USER, server, source, source_for
+from tests.support.oidc import bearer, refusal, sign_in
 
-INFO, USER = "/oauth/token/info", "/oauth/userinfo"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with gitlab() as running:
-        yield running
-
-
-@pytest.fixture
-async def source(server: Server) -> AsyncIterator[Gitlab]:
-    made = source_for(server)
-    yield made
-    await made.close()
+__all__ = ["server", "source"]
 
 
 async def test_an_access_token_becomes_the_principal_that_gitlab_names(

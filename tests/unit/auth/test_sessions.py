@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,20 +22,8 @@ from plugins.core.config import SignInConfig, StorageConfig
 from plugins.core.errors import Forbidden, IdentityUnavailable, Unauthenticated
 from plugins.core.identity import Credential
 from plugins.core.ports import Tokens
-from tests.support.keycloak_issuer import KeycloakIssuer, keycloak_issuer
+from tests.support.keycloak_issuer import KeycloakIssuer
 from tests.support.sign_in_parts import BASE, sign_in_parts, with_cookie
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[KeycloakIssuer]:
-    with keycloak_issuer() as started:
-        yield started
-
-
-@pytest.fixture
-def realm(running: KeycloakIssuer) -> KeycloakIssuer:
-    running.forget()
-    return running
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from plugins.proxy.apis.message_events import MessageEvents, frame, new_id
 from plugins.proxy.asked import is_file_search
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
+from plugins.proxy.upstream import fallback_of
 
 PARAMS = frozenset(
     {
@@ -78,20 +79,21 @@ class Messages:
             ModelUnavailable: The model reported in the stream that it failed.
         """
         parser = ModelResponseIterator(response, sync_stream=False)
+        model = fallback_of(response) or self._message["model"]
         given = {name: ours for ours, name in self._names.items()}
         async for event in _events(response):
             kind = event.get("type")
             if kind == "error":
                 raise ModelUnavailable
             if kind == "message_start":
-                self._message = {**self._message, **event["message"]}
+                self._message = {**self._message, **event["message"], "model": model}
                 if not str(self._message["id"]).startswith("msg_"):
                     self._message["id"] = new_id()
             block = event.get("content_block") or {}
             if block.get("type") == "tool_use" and block.get("name") in given:
                 event = {**event, "content_block": {**block, "name": given[block["name"]]}}
             chunk = parser.chunk_parser(event)
-            chunk.id, chunk.model = self._message["id"], self._message["model"]
+            chunk.id, chunk.model = self._message["id"], model
             yield chunk
 
     async def stream(

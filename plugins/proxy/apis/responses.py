@@ -25,6 +25,7 @@ from plugins.proxy.apis.response_events import ResponseEvents
 from plugins.proxy.asked import is_file_search
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
+from plugins.proxy.upstream import fallback_of
 
 NOT_WITH_TOOLS = {
     "previous_response_id": "send the conversation in `input`",
@@ -57,6 +58,7 @@ class Responses:
         self._asked = {name: data.get(name) for name in ("tools", "instructions", "tool_choice")}
         self._results = self._take_include()
         self._response: dict[str, Any] = {}
+        self._model = str(data["model"])
         self._events: ResponseEvents | None = None
         self._check_input()
         self.chat: dict[str, Any] = self._as_chat()
@@ -81,6 +83,7 @@ class Responses:
         Raises:
             ModelUnavailable: The model reported in the stream that it failed.
         """
+        self._model = fallback_of(response) or self._model
         translator = OpenAiResponsesToChatCompletionStreamIterator(response, sync_stream=False)
         async for event in _events(response):
             kind = str(event.get("type"))
@@ -94,7 +97,7 @@ class Responses:
                 continue
             chunk = translator.chunk_parser(event)
             chunk.id = str(self._response.get("id") or chunk.id)
-            chunk.model = self._response.get("model")
+            chunk.model = self._model
             yield chunk
 
     async def stream(
@@ -123,9 +126,12 @@ class Responses:
     def _begun(self) -> dict[str, Any]:
         """The response object without what is the answer's, with the client's own request in it."""
         kept = {key: value for key, value in self._response.items() if key not in ("output", "usage")}
-        return {**kept, **self._asked, "tools": self._asked["tools"] or [], "store": False} | {
-            "tool_choice": self._asked["tool_choice"] or "auto"
+        asked = {
+            "tools": self._asked["tools"] or [],
+            "tool_choice": self._asked["tool_choice"] or "auto",
+            "instructions": self._asked["instructions"],
         }
+        return {**kept, **asked, "model": self._model, "store": False}
 
     def _take_include(self) -> bool:
         include = self._data.get("include")

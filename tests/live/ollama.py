@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.live.tiny_ollama.model import READ_MARKER, TOOLLESS, gguf
+from tests.live.tiny_ollama import embedder, model
+from tests.live.tiny_ollama.model import READ_MARKER, TOOLLESS
 from tests.support.proxy import end, free_port
 
 VERSION = "0.6.5"
 """`go install` builds it with a C++ compiler alone: later modules lack a part of their sources."""
 MODULE = f"github.com/ollama/ollama@v{VERSION}"
-MODEL, WITHOUT_TOOLS = "tiny", "tiny-without-tools"
+MODEL, WITHOUT_TOOLS, EMBEDDER = "tiny", "tiny-without-tools", "tiny-embed"
 BUILD_S = 1800.0
 """At the lowest priority, beside other work."""
 START_S = 60.0
@@ -45,6 +47,8 @@ class Ollama:
     model: str
     tiny: bool
     """The model is ours, so what it answers is known; of another only what any model does can be told."""
+    models: Path | None = None
+    """Where it keeps its models, where the server is ours."""
 
 
 @contextmanager
@@ -77,9 +81,10 @@ def server(folder: Path) -> Iterator[Ollama]:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S, trust_env=False) as client:
             wait_until_ready(client, process, log_file)
-            create(client, MODEL, READ_MARKER)
-            create(client, WITHOUT_TOOLS, TOOLLESS)
-        yield Ollama(f"http://127.0.0.1:{port}", MODEL, tiny=True)
+            create(client, MODEL, model.gguf(), READ_MARKER)
+            create(client, WITHOUT_TOOLS, model.gguf(), TOOLLESS)
+            create(client, EMBEDDER, embedder.gguf())
+        yield Ollama(f"http://127.0.0.1:{port}", MODEL, tiny=True, models=folder / "models")
     finally:
         end(process)
 
@@ -95,16 +100,15 @@ def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log
     raise CannotRun(f"Ollama did not start: {log_file.read_text(encoding='utf-8', errors='replace')[-500:]}")
 
 
-def create(client: httpx.Client, name: str, template: str) -> None:
-    """A model of our weights with this template.
+def create(client: httpx.Client, name: str, content: bytes, template: str | None = None) -> None:
+    """A model of these weights, with this template if it is one to chat with.
 
     https://github.com/ollama/ollama/blob/v0.6.5/docs/api.md#create-a-model
     """
-    content = gguf()
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     client.post(f"/api/blobs/{digest}", content=content).raise_for_status()
-    request = {"model": name, "files": {"tiny.gguf": digest}, "template": template, "stream": False}
-    made = client.post("/api/create", json=request)
+    request: dict[str, Any] = {"model": name, "files": {"tiny.gguf": digest}, "stream": False}
+    made = client.post("/api/create", json=request | ({"template": template} if template else {}))
     assert made.json() == {"status": "success"}, made.text
 
 

@@ -6,59 +6,45 @@ Of a model that is not ours only that is asked which any model does: it may deci
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
-from tests.live.ollama import WITHOUT_TOOLS, Ollama, ollama
+from tests.live.ollama import EMBEDDER, WITHOUT_TOOLS, Ollama, ollama
+from tests.live.relay import relay
 from tests.live.tiny_ollama.model import CITED, GREETING, NOTHING
-from tests.support.proxy import MASTER_KEY, ROOT, Proxy, free_port, proxy, variables, write
-from tests.support.quickstart import until
+from tests.support.library import CODE, DEADLINE_S, QUESTION, Library, library, litellm_config, our_config
+from tests.support.proxy import free_port, variables, write
 
 __all__ = ["ollama"]
 
-CODE = secrets.token_hex(8)
-"""Stands in the document alone."""
-TEXT = f"# Notice\n\nThe notice period is ninety days. Its code is {CODE}."
-QUESTION = "What is the notice period, and what is its code? Search the documents."
-DEADLINE_S = 300.0
-"""A model that is not ours may be slow, and may have to be loaded first."""
 DOCTOR_S = 240
-
-
-def key(person: str) -> str:
-    return MASTER_KEY if person == "master" else f"sk-local-{person}-0123456789"
+LINE_S = 2.0
+"""How long the model behind a line that stalls is waited for."""
 
 
 @dataclass
 class House:
-    proxy: Proxy
+    library: Library
     ollama: Ollama
 
     def http(self, person: str) -> httpx.Client:
-        return httpx.Client(
-            base_url=self.proxy.url,
-            headers={"Authorization": f"Bearer {key(person)}"},
-            timeout=DEADLINE_S + 30,
-            trust_env=False,
-        )
+        return self.library.http(person)
 
     def ask(self, person: str, model: str = "chat") -> Any:
-        with self.http(person) as http:
-            client = openai.OpenAI(
-                base_url=f"{self.proxy.url}/v1", api_key=key(person), max_retries=0, http_client=http
-            )
-            return client.chat.completions.create(
-                model=model, messages=[{"role": "user", "content": QUESTION}]
-            )
+        return self.library.ask(person, model)
+
+    def post(self, model: str, *, stream: bool = False) -> httpx.Response:
+        body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": QUESTION}]}
+        with self.http("alice") as http:
+            return http.post("/v1/chat/completions", json=body)
 
     def stream(self, person: str, model: str = "chat") -> list[dict[str, Any]]:
         """The chunks, as they are on the wire; the answer is a whole one."""
@@ -73,78 +59,45 @@ class House:
         return chunks
 
 
-def models(server: Ollama) -> dict[str, Any]:
-    """LiteLLM's configuration: `chat` has our tools, `plain` is the same model without them."""
-    base = {"api_base": server.url, "num_ctx": 8192, "num_retries": 0}
-    params = {**base, "model": f"ollama_chat/{server.model}", "timeout": DEADLINE_S}
-    local = {"model": "local/minilm", "additional_drop_params": ["encoding_format", "user"]}
+def chat(name: str, model: str, address: str, *, rag: bool = True, **params: Any) -> dict[str, Any]:
+    base = {"model": f"ollama_chat/{model}", "api_base": address, "num_ctx": 8192, "num_retries": 0}
+    info = {"mode": "chat", **({"rag": True} if rag else {})}
     return {
-        "model_list": [
-            {"model_name": "chat", "litellm_params": params, "model_info": {"mode": "chat", "rag": True}},
-            {"model_name": "plain", "litellm_params": params, "model_info": {"mode": "chat"}},
-            {"model_name": "local/minilm", "litellm_params": local, "model_info": {"mode": "embedding"}},
-        ],
-        "router_settings": {"disable_cooldowns": True},
-        "litellm_settings": {"callbacks": ["plugins.entry.hooks"]},
-        "general_settings": {
-            "master_key": "os.environ/LITELLM_MASTER_KEY",
-            "custom_auth": "plugins.entry.authenticate",
-            "custom_auth_run_common_checks": True,
-        },
+        "model_name": name,
+        "litellm_params": {**base, "timeout": DEADLINE_S, **params},
+        "model_info": info,
     }
 
 
-def ours(folder: Path, port: int) -> dict[str, Any]:
-    """What our YAML files hold: alice may make collections, bob knows of them."""
-    prompts = folder / "config" / "prompts"
-    prompts.mkdir(parents=True)
-    (prompts / "answer.md").write_text(
-        (ROOT / "config" / "prompts" / "answer.md").read_text(encoding="utf-8"), encoding="utf-8"
-    )
-    keys = [{"key": key(person), "user": person} for person in ("alice", "bob")]
-    tools = ("search_documents", "list_collections", "read_document")
-    content: dict[str, Any] = {
-        "identity": {"sources": [{"use": "api_keys", "name": "local", "keys": keys}, {"use": "litellm"}]},
-        "collections": {
-            "policy": [{"names": "*", "discover": ["*"]}],
-            "create": [{"names": "*", "subjects": ["user:local/alice"]}],
-        },
-        "storage": {"data_dir": str(folder / "data")},
-        "tools": [{"use": name, "allow": ["*"]} for name in tools],
-        "chat": {"public_base_url": f"http://127.0.0.1:{port}", "deadline_s": DEADLINE_S},
-    }
-    return {name: {name: value} for name, value in content.items()}
+def models(server: Ollama, *more: dict[str, Any]) -> dict[str, Any]:
+    """LiteLLM's configuration: `chat` has our tools, `plain` is the same model without them."""
+    known = [chat("chat", server.model, server.url), chat("plain", server.model, server.url, rag=False)]
+    return litellm_config([*known, *more])
 
 
 @pytest.fixture(scope="module")
 def house(ollama: Ollama, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The proxy with one document of alice's."""
-    folder, port = tmp_path_factory.mktemp("house"), free_port()
-    with proxy(folder, models(ollama), ours(folder, port), port=port) as running:
-        made = House(running, ollama)
-        with made.http("alice") as alice:
-            upload(alice)
-        yield made
-
-
-def upload(alice: httpx.Client) -> None:
-    collection = alice.post("/v1/collections/new", json={"name": "handbook"})
-    assert collection.status_code in (200, 201), collection.text
-    path = f"/v1/collections/{collection.json()['id']}"
-    document = {"markdown": TEXT, "filename": "notice.md"}
-    added = alice.post(f"{path}/add", json={"documents": [document]})
-    assert added.is_success, added.text
-
-    def ready() -> bool:
-        documents = alice.get(f"{path}/documents").json()["data"]
-        return [document["status"] for document in documents] == ["completed"]
-
-    until(ready, "the document is searchable")
+    """The proxy with one document of alice's; some of its models are at the end of a bad line."""
+    with ExitStack() as stack:
+        stalls = stack.enter_context(relay(ollama.url, "stalls"))
+        breaks_off = stack.enter_context(relay(ollama.url, "breaks off"))
+        embedder = {"model": f"ollama/{EMBEDDER}", "api_base": ollama.url, "drop_params": True}
+        config = models(
+            ollama,
+            chat("down", ollama.model, f"http://127.0.0.1:{free_port()}"),
+            chat("stalls", ollama.model, stalls, timeout=LINE_S, stream_timeout=LINE_S),
+            chat("breaks off", ollama.model, breaks_off, rag=False),
+            chat("unknown", "not-a-model-of-anybody", ollama.url),
+            chat("unable", WITHOUT_TOOLS, ollama.url),
+            {"model_name": "embed", "litellm_params": embedder, "model_info": {"mode": "embedding"}},
+        )
+        running = stack.enter_context(library(tmp_path_factory.mktemp("house"), config))
+        yield House(running, ollama)
 
 
 def doctor(folder: Path, litellm: Mapping[str, Any]) -> dict[str, Any]:
     """What it finds, of the configuration in this folder."""
-    config = write(folder, litellm, ours(folder, free_port()))
+    config = write(folder, litellm, our_config(folder, free_port()))
     ran = subprocess.run(
         [sys.executable, "-m", "plugins", "doctor", "--json"],
         cwd=folder,
@@ -215,6 +168,60 @@ def test_a_model_without_rag_answers_as_ever(house: House) -> None:
     assert CODE not in "".join(pieces)
     if house.ollama.tiny:
         assert pieces == list(GREETING), "token by token"
+
+
+def test_a_call_of_the_clients_own_tool_is_handed_back(house: House) -> None:
+    if not house.ollama.tiny:
+        pytest.skip("a model that is not ours may answer without its tool")
+    function = {"name": "search_documents", "parameters": {"type": "object", "properties": {}}}
+    asked = {"tools": [{"type": "function", "function": function}]}
+    plain = house.library.ask("alice", "plain", **asked).choices[0]
+    assert (plain.finish_reason, plain.message.content or "") == ("tool_calls", "")
+    chunks = house.library.ask("alice", "plain", **asked, stream=True)
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    calls = [call for choice in choices for call in choice.delta.tool_calls or []]
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["tool_calls"]
+    for call in (plain.message.tool_calls[0], calls[0]):
+        assert call.id
+        assert call.function.name == "search_documents"
+        assert json.loads(call.function.arguments) == {"query": "notice period"}
+
+
+def test_embeddings_are_the_models_own(house: House) -> None:
+    if not house.ollama.tiny:
+        pytest.skip("nothing is made on a server of OLLAMA_BASE_URL")
+    texts = ["What is the notice period?", "The notice period is thirty days.", "Lunch is at noon."]
+    with house.http("alice") as http:
+        answer = http.post("/v1/embeddings", json={"model": "embed", "input": texts})
+    vectors = [found["embedding"] for found in answer.json()["data"]]
+    assert [len(vector) for vector in vectors] == [64] * 3
+    near, far = (sum(a * b for a, b in zip(vectors[0], other, strict=True)) for other in vectors[1:])
+    assert near > far
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize(
+    ("model", "statuses"), [("down", {500, 503}), ("stalls", {408, 504}), ("unknown", {404})]
+)
+def test_a_server_that_fails_before_the_first_word_is_an_error_in_openais_form(
+    house: House, model: str, statuses: set[int], stream: bool
+) -> None:
+    answer = house.post(model, stream=stream)
+    assert answer.status_code in statuses, answer.text
+    assert set(answer.json()["error"]) >= {"message", "type", "code"}
+
+
+def test_a_stream_that_breaks_off_ends_in_an_error_and_not_in_done(house: House) -> None:
+    if not house.ollama.tiny:
+        pytest.skip("how much of it comes before the line breaks is known of our model only")
+    answer = house.post("breaks off", stream=True)
+    assert answer.status_code == 200
+    lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert "[DONE]" not in lines
+    *chunks, last = (json.loads(line) for line in lines)
+    assert set(last["error"]) >= {"message", "code"}
+    said = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(filter(None, said)) == "".join(GREETING[:2])
 
 
 def test_the_doctor_says_that_the_model_answers_and_calls_tools(ollama: Ollama, tmp_path: Path) -> None:

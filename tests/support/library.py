@@ -47,12 +47,14 @@ class Library:
         )
 
     def ask(self, person: str, model: str = "chat", **options: Any) -> Any:
+        """The answer; of a streamed one all chunks."""
         with self.http(person) as http:
             client = openai.OpenAI(
                 base_url=self.base_url, api_key=key(person), max_retries=0, http_client=http
             )
             asked: Any = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **options}
-            return client.chat.completions.create(**asked)
+            answer: Any = client.chat.completions.create(**asked)
+            return list(answer) if options.get("stream") else answer
 
 
 def litellm_config(models: list[dict[str, Any]], **router: Any) -> dict[str, Any]:

@@ -8,10 +8,24 @@ question that it asks of the tool is fixed, and whether passages reached it show
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from tests.live.tiny_ollama import file_format
+from tests.live.tiny_ollama.file_format import (
+    BYTE_TOKEN,
+    CONTROL_TOKEN,
+    NORMAL_TOKEN,
+    UNKNOWN_TOKEN,
+    Tensor,
+    boolean,
+    floats,
+    number,
+    real,
+    string,
+    tokens,
+)
 
 TOOL = "search_documents"
 QUERY = "notice period"
@@ -40,13 +54,8 @@ TOOLLESS = "{{- range .Messages }}{{ end }}<|greeting|>"
 """The template of the same model for which Ollama refuses tools."""
 
 WIDTH, CONTEXT = 64, 8192
-ALIGNMENT = 32
-"""Of tensors' data in a GGUF, in bytes."""
 UNKNOWN, BEGIN, END = 0, 1, 2
 """Numbers of the first tokens."""
-U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5
-"""Types of values; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md"""
-NORMAL_TOKEN, UNKNOWN_TOKEN, CONTROL_TOKEN, BYTE_TOKEN = 1, 2, 3, 6
 
 
 @dataclass(frozen=True)
@@ -59,31 +68,22 @@ class Vocabulary:
 
 def vocabulary() -> Vocabulary:
     """The special tokens, all bytes (so that any text can be read), the markers and what follows them."""
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    texts = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     types = [UNKNOWN_TOKEN, CONTROL_TOKEN, CONTROL_TOKEN, *[BYTE_TOKEN] * 256]
     follows: list[tuple[int, int]] = []
     for marker, chain in CHAINS.items():
-        start = len(tokens)
-        tokens += [marker, *(piece.replace(" ", "\u2581") for piece in chain)]
+        start = len(texts)
+        texts += [marker, *(piece.replace(" ", "\u2581") for piece in chain)]
         types += [CONTROL_TOKEN, *[NORMAL_TOKEN] * len(chain)]
-        follows += [*pairwise([*range(start, len(tokens)), END])]
-    assert len(set(tokens)) == len(tokens)
-    return Vocabulary(tokens, types, follows)
+        follows += [*pairwise([*range(start, len(texts)), END])]
+    assert len(set(texts)) == len(texts)
+    return Vocabulary(texts, types, follows)
 
 
 def gguf() -> bytes:
-    """The model as a file of the architecture `llama`, in GGUF version 3."""
+    """The model as a file of the architecture `llama`."""
     words = vocabulary()
-    given = settings(words)
-    shapes: list[tuple[str, tuple[int, ...], bytes]] = list(tensors(words))
-    head = [b"GGUF", struct.pack("<IQQ", 3, len(shapes), len(given))]
-    head += [text(name) + value for name, value in given.items()]
-    offset = 0
-    for name, shape, data in shapes:
-        head.append(text(name) + struct.pack("<I", len(shape)))
-        head.append(struct.pack(f"<{len(shape)}QIQ", *shape, 0, offset))
-        offset += len(padded(data))
-    return padded(b"".join(head)) + b"".join(padded(data) for _, _, data in shapes)
+    return file_format.file(settings(words), tensors(words))
 
 
 def settings(words: Vocabulary) -> Mapping[str, bytes]:
@@ -97,23 +97,20 @@ def settings(words: Vocabulary) -> Mapping[str, bytes]:
         "llama.feed_forward_length": number(WIDTH),
         "llama.attention.head_count": number(2),
         "llama.attention.head_count_kv": number(2),
-        "llama.attention.layer_norm_rms_epsilon": struct.pack("<If", F32, 1e-5),
+        "llama.attention.layer_norm_rms_epsilon": real(1e-5),
         "llama.rope.dimension_count": number(WIDTH // 2),
         "llama.vocab_size": number(count),
         "tokenizer.ggml.model": string("llama"),
-        "tokenizer.ggml.tokens": array(STRING, map(text, words.tokens), count),
-        "tokenizer.ggml.token_type": array(I32, (struct.pack("<i", kind) for kind in words.types), count),
-        "tokenizer.ggml.scores": array(F32, [struct.pack("<f", 0.0)] * count, count),
+        **tokens(words.tokens, words.types),
         "tokenizer.ggml.bos_token_id": number(BEGIN),
         "tokenizer.ggml.eos_token_id": number(END),
         "tokenizer.ggml.unknown_token_id": number(UNKNOWN),
-        "tokenizer.ggml.add_bos_token": struct.pack("<I?", BOOL, True),
-        "tokenizer.ggml.add_space_prefix": struct.pack("<I?", BOOL, False),
+        "tokenizer.ggml.add_bos_token": boolean(True),
+        "tokenizer.ggml.add_space_prefix": boolean(False),
     }
 
 
-def tensors(words: Vocabulary) -> Iterable[tuple[str, tuple[int, ...], bytes]]:
-    """Name, shape (the fastest dimension first) and little-endian 32-bit floats of each."""
+def tensors(words: Vocabulary) -> Iterable[Tensor]:
     count = len(words.tokens)
     read, written = ([0.0] * (count * WIDTH) for _ in range(2))
     assert len(words.follows) <= WIDTH
@@ -127,28 +124,3 @@ def tensors(words: Vocabulary) -> Iterable[tuple[str, tuple[int, ...], bytes]]:
         yield f"{name}.weight", (WIDTH,), floats([1.0] * WIDTH)
     for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
         yield f"blk.0.{name}.weight", (WIDTH, WIDTH), floats([0.0] * (WIDTH * WIDTH))
-
-
-def text(value: str) -> bytes:
-    encoded = value.encode()
-    return struct.pack("<Q", len(encoded)) + encoded
-
-
-def string(value: str) -> bytes:
-    return struct.pack("<I", STRING) + text(value)
-
-
-def number(value: int) -> bytes:
-    return struct.pack("<II", U32, value)
-
-
-def array(kind: int, items: Iterable[bytes], count: int) -> bytes:
-    return struct.pack("<IIQ", ARRAY, kind, count) + b"".join(items)
-
-
-def floats(values: Sequence[float]) -> bytes:
-    return struct.pack(f"<{len(values)}f", *values)
-
-
-def padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % ALIGNMENT)

@@ -123,6 +123,17 @@ class Toolbox:
         except (BundleError, CrawlError) as error:
             raise ToolFailed(error.message) from error
 
+    def describe(self, name: str, arguments: Arguments, titles: Mapping[str, str]) -> str:
+        """What a call does, in words for the user; see `Tool.describe`."""
+        try:
+            args = self._arguments[name].model_validate(_decode(arguments))
+            return self._tools[name].describe(args, titles)
+        except (KeyError, InvalidRequest, ValidationError):
+            return f"Running {name}"
+        except Exception:  # a tool's mistake in its words must not cost the answer
+            log.exception("tool %s could not describe its run", name)
+            return f"Running {name}"
+
     def _check(self, principal: Principal, name: str) -> None:
         if name not in self._tools or not self._allowed(principal, name).allowed:
             raise UnknownTool

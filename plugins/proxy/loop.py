@@ -38,6 +38,8 @@ class Activity:
     """Empty, with the answer's id and model: what a client is told of this goes out in its likeness."""
     calls: tuple[Ran, ...]
     done: bool
+    words: tuple[str, ...]
+    """What they do, for the user; each once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,9 @@ class Loop:
                     await held.enter_async_context(self._slot)
                 if current.own_calls and not self._is_cut:
                     message = current.message(self._ids())
-                    yield Activity(self._chunk(None), self._turn.tools.planned(message["tool_calls"]), False)
+                    yield self._activity(self._turn.tools.planned(message["tool_calls"]), done=False)
                     ran = await self._run_tools(message, number)
-                    yield Activity(self._chunk(None), ran, done=True)
+                    yield self._activity(ran, done=True)
                 stream = await self._ask_again(current)
             for last in self._ending(current):
                 yield last
@@ -263,7 +265,11 @@ class Loop:
     def _searched(self) -> list[Activity]:
         """What ran before the model was asked; once, in the likeness of its first chunk."""
         ran, self._before = self._before, ()
-        return [Activity(self._chunk(None), ran, done) for done in (False, True) if ran]
+        return [self._activity(ran, done=done) for done in (False, True) if ran]
+
+    def _activity(self, calls: tuple[Ran, ...], *, done: bool) -> Activity:
+        words = dict.fromkeys(self._turn.tools.described(call) for call in calls)
+        return Activity(self._chunk(None), calls, done, tuple(words))
 
     def _shown(self, chunk: ModelResponseStream, delta: dict[str, Any]) -> dict[str, Any]:
         """The delta as the client gets it, its text rewritten and remembered."""

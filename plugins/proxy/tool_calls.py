@@ -96,6 +96,10 @@ class ToolCalls:
             found.append(Ran(call["id"], function["name"], function.get("arguments") or ""))
         return tuple(found)
 
+    def described(self, call: Ran) -> str:
+        """What a call does, in words for the user."""
+        return self._toolbox.describe(call.name, call.arguments, self._citations.titles)
+
     async def run(self, calls: Sequence[dict[str, Any]], spent: Limit | None = None) -> tuple[Ran, ...]:
         """Run a message's calls, some at once; the answers are in the order of the calls.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
 from crawler.settings import Settings
@@ -39,6 +41,9 @@ class ListCollections(Tool[ListCollectionsSettings, ListCollectionsArguments]):
                 "has_more": found.has_more,
             },
         )
+
+    def describe(self, args: ListCollectionsArguments, titles: Mapping[str, str]) -> str:
+        return "Listing the collections"
 
 
 def _line(view: CollectionView) -> str:

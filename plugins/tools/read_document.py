@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from pydantic import Field, field_validator
 
@@ -64,6 +65,13 @@ class ReadDocument(Tool[ReadDocumentSettings, ReadDocumentArguments]):
             },
             passages=tuple(kept),
         )
+
+    def describe(self, args: ReadDocumentArguments, titles: Mapping[str, str]) -> str:
+        title = titles.get(args.document_id, "a document")
+        if args.pages is None:
+            return f"Reading {title}"
+        first, last = span(args.pages)
+        return f"Reading {title}, {f'page {first}' if first == last else f'pages {first}-{last}'}"
 
 
 def span(pages: str) -> tuple[int, int]:

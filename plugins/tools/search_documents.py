@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
@@ -88,3 +89,6 @@ class SearchDocuments(Tool[SearchDocumentsSettings, SearchDocumentsArguments]):
             structured={"results": [passage.model_dump(mode="json") for passage in passages]},
             passages=tuple(passages),
         )
+
+    def describe(self, args: SearchDocumentsArguments, titles: Mapping[str, str]) -> str:
+        return f"Searching: {args.query}"

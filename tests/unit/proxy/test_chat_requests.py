@@ -166,7 +166,7 @@ async def test_open_webui_gets_events_instead_of_annotations_and_numbers_that_ma
     assert [event["type"] for event in events] == ["status", "status", "source", "source"]
     assert [event["data"] for event in events[:2]] == [
         {"description": "Searching: notice", "done": False},
-        {"description": "Searching: notice", "done": True},
+        {"description": "Found 2 passages in 2 documents", "done": True},
     ]
     assert [event["data"]["document"] for event in events[2:]] == [
         ["Leave is 28 days."],

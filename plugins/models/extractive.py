@@ -1,7 +1,8 @@
 """`local/extractive`: answers questions with sentences of documents. It is not a language model.
 
-Offered the tool `search_documents`, it calls it with the user's question; given passages, it quotes the
-sentences that share the most words with the question, each followed by its ``[n]``. The same input gives
+Offered the tool `search_documents`, it calls it with the user's question; given passages, by the tool or in
+front of the question, it quotes the sentences that share the most words with the question, each followed by
+its ``[n]``. The same input gives
 the same answer. One token is one word.
 """
 
@@ -27,6 +28,8 @@ from litellm.types.utils import (
 from plugins.models._quotes import quotes
 
 SEARCH = "search_documents"
+SEARCHED = "\n</documents>\n\n"
+"""Between what was searched before it was asked, and the question."""
 MAX_QUERY = 2000
 """Characters of the question that are searched for."""
 MAX_RESULTS = 200_000
@@ -85,7 +88,10 @@ def reply(
     """The text or the tool call that answers the messages."""
     asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
     question = plain_text(messages[asked].get("content")) if asked >= 0 else ""
+    searched, _, question = question.rpartition(SEARCHED)
     results = [plain_text(m.get("content")) for m in messages[asked + 1 :] if m["role"] == "tool"]
+    if searched:
+        results.insert(0, searched)
     if results:
         found = list(passages("\n\n".join(results)[:MAX_RESULTS]))
         failed = next((result for result in results if result.startswith(FAILED)), NOTHING)

@@ -97,7 +97,16 @@ class Proxy:
         toolbox = Toolbox(
             {"search_documents": self.tool}, lambda p, n: Decision(allowed=allowed, rule="test")
         )
-        self.hooks = ChatHooks(lambda: ChatParts(toolbox, queryable, chat, "Cite like [1]."))
+        self.hooks = ChatHooks(
+            lambda: ChatParts(
+                toolbox,
+                queryable,
+                chat,
+                "Cite like [1].",
+                context_prompt="Answer from the documents.",
+                condense_prompt="Make one question of it.",
+            )
+        )
         self.auth = PrincipalAuth(api_key="sk-x", principal=ALICE)
         self.data: dict[str, Any] = {}
 

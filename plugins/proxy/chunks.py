@@ -57,6 +57,8 @@ class Round:
         self._is_client = is_client
         self._chunks: list[ModelResponseStream] = []
         self._slots: list[Slot] = []
+        self._latest: dict[int, Slot] = {}
+        """By the index that the provider gives."""
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
 
@@ -119,9 +121,9 @@ class Round:
     def _add(self, piece: dict[str, Any]) -> None:
         """To the call that it belongs to. Some providers give several calls one index, with other ids."""
         index = piece.get("index") or 0
-        slot = next((s for s in reversed(self._slots) if (s.pieces[0].get("index") or 0) == index), None)
+        slot = self._latest.get(index)
         if slot is None or (piece.get("id") and slot.id and piece["id"] != slot.id):
-            slot = Slot()
+            slot = self._latest[index] = Slot()
             self._slots.append(slot)
         details = piece.get("function") or piece.get("custom") or {}
         slot.id = slot.id or piece.get("id") or ""

@@ -132,7 +132,7 @@ class Loop:
         self._hidden: dict[str, Any] = {}
         self._begun = False
         self._new_round = False
-        self._offering = True
+        self._offering = bool(turn.offered)
         """Whether the round that runs may call our tools."""
         self._answering = False
         """Whether the round that runs has said something to the client."""

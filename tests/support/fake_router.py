@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from litellm.types.utils import ModelResponse, ModelResponseStream, Usage
+from litellm.types.utils import ChoiceLogprobs, ModelResponse, ModelResponseStream, Usage
 
 from plugins.proxy.chunks import collected, make_chunk
 
@@ -40,12 +40,25 @@ class Round:
     error: Exception | None = None
     waits_for: asyncio.Event | None = None
     """Before its last piece."""
+    logprobs: bool = False
+    """Each text is one token."""
+    usage_apart: bool = True
+    """In a chunk after the finish chunk."""
 
     def chunks(self) -> list[ModelResponseStream]:
         called = any("tool_calls" in piece for piece in self.pieces)
         finish = self.finish_reason or ("tool_calls" if called else "stop")
         usage = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
         deltas = [make_chunk(an_id(), 1, copy.deepcopy(piece), model="m") for piece in self.pieces]
+        for delta in deltas if self.logprobs else ():
+            token: dict[str, Any] = {
+                "token": delta.choices[0].delta.content,
+                "logprob": -0.1,
+                "top_logprobs": [],
+            }
+            delta.choices[0].logprobs = ChoiceLogprobs.model_validate({"content": [token]})
+        if not self.usage_apart:
+            return [*deltas, make_chunk(an_id(), 1, {}, model="m", finish_reason=finish, usage=usage)]
         return [
             *deltas,
             make_chunk(an_id(), 1, {}, model="m", finish_reason=finish),

@@ -33,6 +33,7 @@ from plugins.core.ports import IdentitySource
 from plugins.core.request_id import HEADER, request_id
 from plugins.core.resource import resource_metadata
 from plugins.core.wire import to_wire
+from plugins.proxy.disconnect import arrived
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class Authenticate:
         """
         identifier = request_id(request)
         about(request_id=identifier)
+        arrived(request)
         try:
             return await self._judged(request, api_key)
         except BundleError as error:

@@ -143,15 +143,14 @@ class Loop:
         """The answer: chunks of one id, one finish chunk, then one with the sum of the usage.
 
         Raises:
-            BundleError: A later round's model, or the deadline. What the first round's stream raises is
-                LiteLLM's own and passes as it is.
+            BundleError: The model, in words that name nothing internal, or the deadline.
         """
         async with AsyncExitStack() as held:
             stream = first
             for number in count(1):
                 current = Round(self._turn.is_client)
                 try:
-                    while (chunk := await self._next(stream, own=number > 1)) is not None:
+                    while (chunk := await self._next(stream)) is not None:
                         self._identify(chunk, stream)
                         for activity in self._searched():
                             yield activity
@@ -209,7 +208,7 @@ class Loop:
             return "max_tool_calls"
         return "max_rounds" if rounds >= budget.max_rounds else None
 
-    async def _next(self, stream: Chunks, *, own: bool) -> ModelResponseStream | None:
+    async def _next(self, stream: Chunks) -> ModelResponseStream | None:
         """The next chunk; None at the end, and where the time for tools is over before anything was said."""
         waits_for_tools = self._offering and not self._answering
         try:
@@ -221,9 +220,7 @@ class Loop:
                     self._limit = "deadline"
                     return None
                 raise DeadlineExceeded from error
-            if not own:
-                raise
-            raise public(error) from error
+            raise public(error, self._turn.call) from error
 
     async def _ask_again(self, current: Round) -> Chunks:
         """The next round's stream: with tools, or where they are over or nothing was called, without."""
@@ -248,7 +245,7 @@ class Loop:
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 return None
-            raise public(error) from error
+            raise public(error, self._turn.call) from error
 
     def _seconds_left(self, *, for_tools: bool) -> float:
         longer = 0.0 if for_tools else self._turn.budget.deadline_s

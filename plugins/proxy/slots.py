@@ -21,10 +21,10 @@ from litellm.proxy.hooks.parallel_request_limiter_v3 import (
     _PROXY_MaxParallelRequestsHandler_v3,
 )
 
+from plugins.proxy.disconnect import to_the_end
+
 ALWAYS = 2**31 - 1
 """As the limit: what has begun is counted, and never refused half way."""
-
-_releases: set[asyncio.Task[None]] = set()
 
 
 @asynccontextmanager
@@ -59,8 +59,4 @@ async def parallel_slot(auth: UserAPIKeyAuth) -> AsyncIterator[None]:
         await asyncio.shield(taking)
         yield
     finally:
-        # a task of its own: when the client goes away, every `await` in this one may be cancelled
-        release = asyncio.create_task(give_back())
-        _releases.add(release)
-        release.add_done_callback(_releases.discard)
-        await asyncio.shield(release)
+        await to_the_end(give_back())

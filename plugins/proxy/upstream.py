@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from litellm.exceptions import (
@@ -21,6 +23,10 @@ from plugins.core.errors import (
     LimitReached,
     ModelUnavailable,
 )
+from plugins.core.ports import Call
+from plugins.proxy.disconnect import PaidStream
+
+log = logging.getLogger(__name__)
 
 Chunks = AsyncIterator[ModelResponseStream]
 Ask = Callable[[list[dict[str, Any]], bool], Awaitable[Chunks]]
@@ -32,20 +38,24 @@ OURS = frozenset({"litellm_logging_obj", "litellm_call_id", "deployment", "guard
 
 def fallback_of(response: Any) -> str | None:
     """The model group that answered instead of the one that was asked; None where there was no fallback."""
-    headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
+    given = response.get if isinstance(response, dict) else partial(getattr, response)
+    headers = (given("_hidden_params", None) or {}).get("additional_headers") or {}
     return headers.get("x-litellm-model-group") if headers.get("x-litellm-attempted-fallbacks") else None
 
 
-def ask_again(
-    data: dict[str, Any], fallback: str | None, response_format: dict[str, Any] | None = None
-) -> Ask:
+def ask_again(data: dict[str, Any], first: Any, response_format: dict[str, Any] | None = None) -> Ask:
     """Calls the router as LiteLLM did in the first round: same model, parameters, key.
 
-    Where a fallback answered, it goes on; a ``tool_choice`` that forces a call counts for the first round,
-    a ``response_format`` for the one without tools.
+    Where a fallback answered a round, it goes on with the next; a ``tool_choice`` that forces a call counts
+    for the first round.
+
+    Args:
+        data: The request.
+        first: LiteLLM's response of the first round. A stream's fallback may take over until its first token.
+        response_format: Of a round without tools.
     """
+    answered = first
     kept = {k: v for k, v in data.items() if k not in OURS and not k.startswith("_litellm")}
-    kept["model"] = fallback or kept["model"]
     kept["stream"] = True
     kept["stream_options"] = {"include_usage": True}
     kept["litellm_trace_id"] = data.get("litellm_trace_id") or data.get("litellm_call_id")
@@ -54,9 +64,11 @@ def ask_again(
         kept["tool_choice"] = choice
 
     async def ask(messages: list[dict[str, Any]], tools: bool) -> Any:
+        nonlocal answered
         router = proxy_server.llm_router
         if router is None:
             raise RuntimeError("the proxy has no router")
+        kept["model"] = fallback_of(answered) or kept["model"]
         request = {
             k: v for k, v in kept.items() if tools or k not in ("tools", "tool_choice", "parallel_tool_calls")
         }
@@ -65,15 +77,18 @@ def ask_again(
         for name in ("metadata", "litellm_metadata"):
             if isinstance(request.get(name), dict):
                 request[name] = dict(request[name])  # the router writes its own notes into it
-        return await router.acompletion(**{**request, "messages": list(messages)})
+        answered = PaidStream(await router.acompletion(**{**request, "messages": list(messages)}))
+        return answered
 
     return ask
 
 
-def public(error: Exception) -> BundleError:
-    """A later round's error in words that name no host, path or key; the cause is for the log."""
+def public(error: Exception, call: Call) -> BundleError:
+    """A round's error in words that name no host, path or key; the cause is logged with the request's id."""
     if isinstance(error, BundleError):
         return error
+    ids = {"request_id": call.request_id, "user_id": call.principal.user_id}
+    log.warning("the model broke off: %s", type(error).__name__, exc_info=error, extra=ids)
     if isinstance(error, RateLimitError):
         return LimitReached("The model's rate limit is reached. Try again later.")
     if isinstance(error, Timeout | TimeoutError):

@@ -4,6 +4,7 @@
 JSON, e.g. ``[{"text": ["a", "b"], "calls": [{"name": "search_documents", "arguments": {...}}]}]``, one
 round for each call in the conversation. A text of the form ``pause:<path>`` waits until that file exists;
 ``touch:<path>`` makes it; ``fail`` raises. What each call got is added to the file ``SCRIPTED_LOG``.
+A search for ``pause:<path>`` waits likewise, and makes ``<path>.cancelled`` when it is cancelled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.llms.custom_llm import CustomLLM
 from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy.proxy_server import app
 from litellm.types.utils import GenericGuardrailAPIInputs, GenericStreamingChunk, ModelResponse, Usage
 from litellm.utils import custom_llm_setup
 from pydantic import BaseModel
@@ -30,11 +32,13 @@ from crawler.settings import Settings
 from plugins.core.config import ChatConfig
 from plugins.core.errors import Forbidden, UnknownCollection
 from plugins.core.identity import Decision, Principal
-from plugins.core.ports import Call, Parts, Passage, Tool, ToolResult
+from plugins.core.logs import configure
+from plugins.core.ports import Call, Parts, Passage, QueryableCollection, Tool, ToolResult
 from plugins.core.toolbox import Toolbox
 from plugins.models import register
 from plugins.proxy.auth import PrincipalAuth
 from plugins.proxy.chat import ChatHooks
+from plugins.proxy.disconnect import arrived
 from plugins.proxy.turns import ChatParts
 
 PASSAGES = (
@@ -86,17 +90,24 @@ class SearchDocuments(Tool[Settings, Query]):
     """Search the documents."""
 
     async def run(self, args: Query, call: Call) -> ToolResult:
+        try:
+            await act(args.query)
+        except asyncio.CancelledError:
+            Path(f"{args.query.partition(':')[2]}.cancelled").touch()  # noqa: ASYNC240 - a test's file
+            raise
         scope = call.scope.collections
         return ToolResult(passages=tuple(p for p in PASSAGES if scope is None or p.collection_id in scope))
 
 
-async def queryable(principal: Principal, refs: Sequence[str]) -> list[tuple[str, str]]:
+async def queryable(principal: Principal, refs: Sequence[str] | None) -> list[QueryableCollection]:
+    if refs is None:
+        refs = ["handbook"] if principal.username == "bob" else ["handbook", "finance"]
     for ref in refs:
         if ref not in IDS:
             raise UnknownCollection
         if ref == "finance" and principal.username == "bob":
             raise Forbidden("You need the right `query` to `finance`.")
-    return [(IDS[ref], ref) for ref in refs]
+    return [QueryableCollection(IDS[ref], ref) for ref in refs]
 
 
 def parts() -> ChatParts:
@@ -112,10 +123,22 @@ def parts() -> ChatParts:
 
 
 async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
-    """The key `sk-bob` is bob."""
+    """The key `sk-bob` is bob. Who is called `single...` may have one request at a time."""
+    arrived(request)
     name = api_key.removeprefix("sk-")
     principal = Principal(source="local", subject=name, username=name)
-    return PrincipalAuth(api_key=api_key, user_id=principal.user_id, principal=principal)
+    parallel = 1 if name.startswith("single") else None
+    return PrincipalAuth(
+        api_key=api_key, user_id=principal.user_id, principal=principal, max_parallel_requests=parallel
+    )
+
+
+@app.get("/test/tasks")
+async def tasks() -> list[str]:
+    """The running tasks that are in our code or in this file."""
+    frames = [task.get_stack() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    files = {frame.f_code.co_filename for stack in frames for frame in stack}
+    return sorted(file for file in files if "/plugins/" in file or file == __file__)
 
 
 class Scripted(CustomLLM):
@@ -198,11 +221,18 @@ class Spend(CustomLogger):
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         metadata = kwargs["litellm_params"]["metadata"]
-        line = {"user": metadata.get("user_api_key_user_id"), "tokens": response_obj.usage.total_tokens}
+        usage = response_obj.usage
+        line = {
+            "user": metadata.get("user_api_key_user_id"),
+            "key": metadata.get("user_api_key"),
+            "tokens": usage.total_tokens,
+            "completion": usage.completion_tokens,
+        }
         with Path(os.environ["SPEND_LOG"]).open("a") as file:  # noqa: ASYNC230 - a test's log
             file.write(json.dumps(line) + "\n")
 
 
+configure()
 register()
 litellm.custom_provider_map.append({"provider": "scripted", "custom_handler": Scripted()})
 custom_llm_setup()  # type: ignore[no-untyped-call]

@@ -66,6 +66,13 @@ def test_a_model_is_told_what_it_does_and_what_each_argument_means(name: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_its_user_is_told_in_words_what_a_run_does(name: str) -> None:
+    words = a_toolbox(name).describe(name, EXAMPLES[name], {"d1": "Handbook"})
+    assert words[0].isupper()
+    assert name not in words
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_unknown_arguments_are_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         arguments_type(tool_class(name)).model_validate({**EXAMPLES[name], "no_such_argument": 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pytest
@@ -49,6 +50,11 @@ class Echo(Tool[Settings, EchoArguments]):
         if self.error is not None:
             raise self.error
         return ToolResult(text=args.title * (args.times or 1))
+
+    def describe(self, args: EchoArguments, titles: Mapping[str, str]) -> str:
+        if self.error is not None:
+            raise self.error
+        return f"Saying {args.title}"
 
 
 class Sleeper(Tool[Settings, EchoArguments]):
@@ -190,3 +196,20 @@ async def test_a_tool_that_does_not_answer_is_stopped(timeout_s: float, left_s: 
         await toolbox.run("sleeper", args, a_call(seconds=left_s), timeout_s)
     with pytest.raises(ToolFailed, match="did not answer in time"):
         await toolbox.run_for_model("sleeper", {"title": "a"}, a_call(seconds=left_s), timeout_s)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "words"),
+    [
+        ("echo", '{"title": "hello"}', None, "Saying hello"),
+        ("echo", '{"title": "hello"}', RuntimeError("a mistake in the tool"), "Running echo"),
+        ("echo", '{"title": ', None, "Running echo"),
+        ("echo", "{}", None, "Running echo"),
+        ("nothing", "{}", None, "Running nothing"),
+        ("sleeper", '{"title": "hello"}', None, "Running test_toolbox"),
+    ],
+)
+def test_a_call_is_described_in_words_whatever_it_is(
+    name: str, arguments: str, error: Exception | None, words: str
+) -> None:
+    assert a_toolbox(error).describe(name, arguments, {}) == words

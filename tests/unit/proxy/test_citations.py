@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from plugins.core.passages import render
 from plugins.proxy.citation_marks import MARK, MAX_HELD
 from plugins.proxy.citations import Citations, CitedText
+from tests.support.fake_proxy import ANSWER, SEARCH, said
+from tests.support.fake_router import Round, text
 from tests.support.services import a_passage
 
 
@@ -312,3 +315,47 @@ def test_code_and_links_come_through_as_they_are(parts: list[tuple[str, str]], a
     for _, code in parts:
         assert code in rest
         rest = rest[rest.index(code) + len(code) :]
+
+
+async def test_annotations_are_exact_over_the_texts_of_all_rounds(proxy_with: Any) -> None:
+    rounds = (
+        Round([text("Ich schaue nach 🙂."), SEARCH]),
+        Round([text("Ä: 30 days [1"), text("]"), SEARCH]),
+        Round([text("28 days [2, 9] [8]; both 【1†x】"), text("[2-1].")]),
+    )
+    answer = (await proxy_with(*rounds).plain()).choices[0].message
+    assert answer.content == "Ich schaue nach 🙂.\n\nÄ: 30 days [1]\n\n28 days [2]; both [1][2][1]."
+    cited = [annotation["url_citation"] for annotation in answer.annotations]
+    found = [answer.content[c["start_index"] : c["end_index"]] for c in cited]
+    assert found == ["[1]", "[2]", "[1]", "[2]", "[1]"]
+    assert [c["url"].split("/")[5] for c in cited] == ["vs_h", "vs_f", "vs_h", "vs_f", "vs_h"]
+
+
+async def test_openais_sdk_reads_the_fields_plain_and_streamed(proxy_with: Any) -> None:
+    plain = ChatCompletion.model_validate((await proxy_with(*ANSWER).plain()).model_dump())
+    annotations = plain.choices[0].message.annotations
+    assert annotations is not None
+    assert annotations[0].url_citation.url.endswith("/content#page=3")
+    [result] = plain.choices[0].message.provider_specific_fields["search_results"]  # type: ignore[attr-defined]
+    assert result.keys() >= {"number", "id", "collection", "filename", "page_first", "page_last", "headings"}
+    assert result.keys() >= {"score", "text", "title", "url"}
+    chunks = [ChatCompletionChunk.model_validate(c.model_dump()) for c in await proxy_with(*ANSWER).stream()]
+    extras = [chunk.choices[0].delta.model_extra or {} for chunk in chunks if chunk.choices]
+    [streamed] = [extra["annotations"] for extra in extras if extra.get("annotations")]
+    assert streamed == [annotation.model_dump() for annotation in annotations]
+
+
+async def test_a_number_copied_from_an_earlier_answer_is_no_citation_of_this_one(proxy_with: Any) -> None:
+    history = [
+        {"role": "user", "content": "And the leave?"},
+        {"role": "assistant", "content": "It is 28 days [1], as written [2]."},
+        {"role": "user", "content": "Are you sure?"},
+    ]
+    proxy = proxy_with(Round([SEARCH]), Round([text("Yes [1]: 28 days [4].")]))
+    chunks = await proxy.stream(messages=history)
+    assert said(chunks) == "Yes: 28 days [1]."
+    assert proxy.router.requests[1]["messages"][-1]["content"].startswith("[3] Handbook")
+    unasked = proxy_with(Round([text("Yes, as I said [1].")]))
+    assert said(await unasked.stream(messages=history)) == "Yes, as I said."
+    plain = proxy_with(Round([text("Yes, as I said [1].")]))
+    assert (await plain.plain(messages=history)).choices[0].message.content == "Yes, as I said."

@@ -70,6 +70,20 @@ async def test_under_a_filter_documents_are_not_read_past_it() -> None:
         await a_reader(search).run(ReadDocumentArguments(document_id="d1"), a_call(scope))
 
 
+@pytest.mark.parametrize(
+    ("pages", "titles", "words"),
+    [
+        ("3", {"d1": "Handbook"}, "Reading Handbook, page 3"),
+        ("3-5", {"d1": "Handbook"}, "Reading Handbook, pages 3-5"),
+        ("3-3", {"d2": "Another"}, "Reading a document, page 3"),
+        (None, {"d1": "Handbook"}, "Reading Handbook"),
+    ],
+)
+def test_the_user_is_told_what_is_read(pages: str | None, titles: dict[str, str], words: str) -> None:
+    args = ReadDocumentArguments(document_id="d1", pages=pages)
+    assert a_reader(FakeSearch([])).describe(args, titles) == words
+
+
 def a_lister(catalogue: FakeCatalogue, max_collections: int = 100) -> ListCollections:
     return ListCollections(
         ListCollectionsSettings(max_collections=max_collections),

@@ -154,7 +154,7 @@ def announce(port: int, environ: dict[str, str]) -> None:
     """Wait for the proxy (our parent), upload the samples at the first start, print what to do."""
     parent = os.getppid()
     marker = Path(environ["DATA_DIR"]) / "samples-uploaded"
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
         wait_until_ready(client, lambda: os.getppid() == parent)
         if not marker.exists():
             print("Uploading the sample documents ...", flush=True)

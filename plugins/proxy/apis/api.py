@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
+from litellm.proxy import proxy_server
+
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
 from plugins.proxy.upstream import Chunks
@@ -37,6 +39,14 @@ class Api(Protocol):
 
     async def plain(self, outputs: AsyncGenerator[Output, None], citations: Citations, first: Any) -> Any:
         """The answer in one piece; ``first`` is the first round's."""
+
+
+def served_by(model: str) -> str:
+    """The provider's name of a model of this proxy, which LiteLLM translates requests by: of its first
+    deployment; the name itself where there is none."""
+    router = proxy_server.llm_router
+    deployments = (router.get_model_list(model_name=model) if router is not None else None) or []
+    return str((deployments[0].get("litellm_params") or {}).get("model") or model) if deployments else model
 
 
 def unwrapped(messages: Sequence[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:

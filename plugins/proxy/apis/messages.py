@@ -16,7 +16,7 @@ from litellm.llms.anthropic.pass_through.adapters.transformation import Anthropi
 from litellm.types.utils import ModelResponseStream
 
 from plugins.core.errors import InvalidRequest, ModelUnavailable
-from plugins.proxy.apis.api import added, unwrapped, with_metadata
+from plugins.proxy.apis.api import added, served_by, unwrapped, with_metadata
 from plugins.proxy.apis.message_events import MessageEvents, frame, new_id
 from plugins.proxy.asked import is_file_search
 from plugins.proxy.citations import Citations
@@ -127,12 +127,12 @@ class Messages:
             request["tools"] = [tool for tool in request["tools"] if not is_file_search(tool)]
             if not request["tools"]:
                 del request["tools"]
-        request |= {"model": data["model"], "messages": given}
+        request |= {"model": served_by(str(data["model"])), "messages": given}
         translated, self._names = AnthropicAdapter().translate_completion_input_params_with_tool_mapping(
             request
         )
         kept = {key: value for key, value in data.items() if key not in PARAMS | ANTHROPICS_ALONE}
-        return {**with_metadata(kept), **cast("dict[str, Any]", translated)}
+        return {**with_metadata(kept), **cast("dict[str, Any]", translated), "model": data["model"]}
 
     def _offer_messages(self) -> None:
         lead, rest = unwrapped(self._before)

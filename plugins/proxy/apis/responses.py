@@ -20,7 +20,7 @@ from litellm.types.llms.openai import ResponsesAPIOptionalRequestParams, Respons
 from litellm.types.utils import ModelResponseStream
 
 from plugins.core.errors import InvalidRequest, ModelUnavailable
-from plugins.proxy.apis.api import added, unwrapped, with_metadata
+from plugins.proxy.apis.api import added, served_by, unwrapped, with_metadata
 from plugins.proxy.apis.response_events import ResponseEvents
 from plugins.proxy.asked import is_file_search
 from plugins.proxy.citations import Citations
@@ -158,7 +158,7 @@ class Responses:
         if is_file_search(data.get("tool_choice")):
             params["tool_choice"] = "required"
         translated = Bridge.transform_responses_api_request_to_chat_completion_request(
-            model=data["model"],
+            model=served_by(str(data["model"])),
             input=data["input"],
             responses_api_request=cast("ResponsesAPIOptionalRequestParams", params),
             stream=data.get("stream"),
@@ -166,7 +166,7 @@ class Responses:
         if data.get("tool_choice") == "none":
             translated["tool_choice"] = "none"
         kept = {key: value for key, value in data.items() if key not in PARAMS | {"input"}}
-        return {**with_metadata(kept), **translated}
+        return {**with_metadata(kept), **translated, "model": data["model"]}
 
     def _offer_messages(self) -> None:
         lead, rest = unwrapped(self._before)

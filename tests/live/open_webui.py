@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,11 +74,7 @@ def of_ollama(server: Ollama) -> dict[str, Any]:
 
 def ours(folder: Path, realm: Realm, port: int) -> dict[str, Any]:
     """What our YAML files hold: everyone sees both collections, and finance may query `finance`."""
-    prompts = folder / "config" / "prompts"
-    prompts.mkdir(parents=True)
-    (prompts / "answer.md").write_text(
-        (ROOT / "config" / "prompts" / "answer.md").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    shutil.copytree(ROOT / "config" / "prompts", folder / "config" / "prompts")
     content: dict[str, Any] = {
         "identity": {"sources": [source(realm), {"use": "litellm"}]},
         "collections": {

@@ -38,6 +38,11 @@ class Chat:
         await self.page.sign_in(person, f"{person}-pw")
         await self.page.until(f"location.origin == '{self._url}' && !!document.querySelector('#chat-input')")
 
+    async def sign_out(self) -> None:
+        await self._click("one.ariaLabel == 'User menu'")
+        await self._click("one.innerText.trim() == 'Sign Out'")
+        await self.page.until("location.pathname == '/auth'")
+
     async def choose(self, model: str) -> None:
         """A new chat with the model."""
         await self.page.open(f"{self._url}/?models={quote(model)}")
@@ -91,11 +96,12 @@ class Chat:
         await self.page.until(f"!!{button}")
         await self.page.evaluate(f"{button}.click()")
 
-    async def screenshot(self, name: str) -> Path:
+    async def screenshot(self, name: str) -> None:
+        """As it looks when nothing moves any more."""
+        moving = "document.getAnimations().filter(one => one.effect.getTiming().iterations < 10)"
+        await self.page.evaluate(f"Promise.allSettled({moving}.map(one => one.finished)).then(() => true)")
         taken = await self.page._ask("Page.captureScreenshot", format="png")
-        file = self._artefacts / f"{name}.png"
-        file.write_bytes(base64.b64decode(taken["data"]))
-        return file
+        (self._artefacts / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
 
 
 @asynccontextmanager

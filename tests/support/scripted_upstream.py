@@ -13,7 +13,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,8 +48,9 @@ class Asked:
 class ScriptedUpstream(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, scripts: Mapping[str, Any]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scripts = scripts
         self.asked: list[Asked] = []
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
@@ -62,8 +63,9 @@ class ScriptedUpstream(ThreadingHTTPServer):
 
 
 @contextmanager
-def scripted_upstream() -> Iterator[ScriptedUpstream]:
-    server = ScriptedUpstream()
+def scripted_upstream(scripts: Mapping[str, Any] | None = None) -> Iterator[ScriptedUpstream]:
+    """Serve; ``scripts`` holds the rounds by question, for questions that people are to read."""
+    server = ScriptedUpstream(scripts or {})
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -81,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         index, question = _question(body)
-        rounds = json.loads(question)
+        rounds = self.server.scripts.get(question) or json.loads(question)
         done = sum(1 for message in body["messages"][index:] if message["role"] == "assistant")
         asked = Asked(body, done)
         self.server.asked.append(asked)

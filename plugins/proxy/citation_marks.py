@@ -19,6 +19,7 @@ MAX_RANGE = 50
 _SPACE = r"[ \t\u00a0\u3000]{0,3}"
 _DASH = r"[-\u2010-\u2015\u2212\uff0d~\uff5e]"
 _SEPARATOR = r"[,;\uff0c\uff1b\u3001]"
+_OPENING = "[\uff3b\u3010"
 _OPEN, _CLOSE = r"[\[\uff3b\u3010]", r"[\]\uff3d\u3011]"
 _ITEM = rf"\^?\d{{1,6}}(?:{_SPACE}{_DASH}{_SPACE}\d{{1,6}})?"
 _SOURCE = r"(?P<source>(?P<part>:\d{1,6})?\u2020[^\]\uff3d\u3011\n]*)?"
@@ -92,37 +93,46 @@ class MarkScanner:
     def feed(self, text: str, *, last: bool = False) -> Iterator[Piece]:
         """The pieces that are certain after `text`; with `last` there is no more to come."""
         text, self.held = self.held + text, ""
-        at = 0
+        at = begin = 0
         while at < len(text):
+            mark = None
             if self._run and text[at] != self._run[0]:
                 self._end_run()
-            if self._run or (text[at] == "`" and (self._span or self._in_doubt)):
-                step = self._in_run(text, at)
-            elif self._fence:
-                step = self._in_fence(text, at)
-            elif self._span:
-                step = self._until(_IN_SPAN, text, at)
-            elif self._escaped:
-                self._escaped, step = False, 1
-            elif text[at] in "`~":
-                step = self._in_run(text, at)
-            elif text[at] == "\\":
-                self._escaped, step = True, 1
-            elif text[at] in "[\uff3b\u3010":
+            if text[at] in _OPENING and not (self._fence or self._span or self._escaped):
                 mark, step = self._bracket(text, at, last=last)
                 if not step:
-                    self.held = text[at:]
-                    return
-                if mark is not None:
-                    self._passed(mark.text)
-                    yield mark
-                    at += step
-                    continue
+                    break
             else:
-                step = self._until(_SPECIAL, text, at)
-            self._passed(text[at : at + step])
-            yield text[at : at + step]
+                step = self._step(text, at)
+            self._passed(text, at, at + step)
             at += step
+            if mark is not None:
+                if begin < at - step:
+                    yield text[begin : at - step]
+                yield mark
+                begin = at
+        self.held = text[at:]
+        if begin < at:
+            yield text[begin:at]
+
+    def _step(self, text: str, at: int) -> int:
+        """How many characters are of one kind: a run of signs, a part of code, a part of text."""
+        sign = text[at]
+        if self._run or (sign == "`" and (self._span or self._in_doubt)):
+            return self._in_run(text, at)
+        if self._fence:
+            return self._in_fence(text, at)
+        if self._span:
+            return self._until(_IN_SPAN, text, at)
+        if self._escaped:
+            self._escaped = False
+            return 1
+        if sign in "`~":
+            return self._in_run(text, at)
+        if sign == "\\":
+            self._escaped = True
+            return 1
+        return self._until(_SPECIAL, text, at)
 
     def _bracket(self, text: str, at: int, *, last: bool) -> tuple[Mark | None, int]:
         """The citation at an opening bracket, and how many characters are certain; none = more is needed."""
@@ -180,10 +190,11 @@ class MarkScanner:
         elif run[0] == "`":
             self._span = len(run)
 
-    def _passed(self, text: str) -> None:
+    def _passed(self, text: str, at: int, end: int) -> None:
         """Keep the line, and end with it what ends with a line."""
-        if text != "\n":
-            self._line += text[: max(0, _MAX_LINE - len(self._line))]
+        if text[at] != "\n":
+            if (room := _MAX_LINE - len(self._line)) > 0:
+                self._line += text[at : min(end, at + room)]
             return
         self._escaped, self._span = False, 0
         if self._info:

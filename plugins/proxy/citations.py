@@ -246,6 +246,8 @@ def _texts(messages: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _cited_in(text: str) -> Iterable[int]:
+    if not MARK.search(text):  # most of a long conversation has none
+        return
     for piece in MarkScanner().feed(text, last=True):
         if isinstance(piece, Mark):
             yield _highest(piece.numbers)

@@ -149,7 +149,7 @@ def test_openais_sdk_for_node_answers_with_citations(house: Library, node: Path)
 
 @pytest.mark.parametrize(
     ("package", "script"),
-    [("langchain-openai==1.7.4", LANGCHAIN), ("llama-index-llms-openai-like==0.8.1", LLAMA_INDEX)],
+    [("langchain-openai==1.6.7", LANGCHAIN), ("llama-index-llms-openai-like==0.8.1", LLAMA_INDEX)],
     ids=["langchain", "llama-index"],
 )
 def test_a_framework_that_speaks_openais_api_answers_from_documents(

@@ -116,8 +116,8 @@ CASES = [
     ),
     Case(
         "A limit is reached",
-        "Here `chat.max_rounds` is 3. After three rounds of searches the model is asked to answer with what it "
-        "has, and `provider_specific_fields.limit_reached` says so.",
+        "Here `chat.max_rounds` is 3. After three rounds of searches the model is asked to answer with what "
+        "it has, and `provider_specific_fields.limit_reached` says so.",
         "Search again and again.",
         [
             calls(search(NOTICE)),

@@ -75,6 +75,8 @@ class Stream:
 
     def __init__(self, played: Round, hidden: dict[str, Any]) -> None:
         self._hidden_params = hidden
+        self.chunks: list[ModelResponseStream] = []
+        """Nothing that LiteLLM would charge."""
         self._round = played
         self._chunks = played.chunks()
         self._taken = 0

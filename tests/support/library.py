@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,11 +80,7 @@ def litellm_config(models: list[dict[str, Any]], **router: Any) -> dict[str, Any
 
 def our_config(folder: Path, port: int) -> dict[str, Any]:
     """What our YAML files hold."""
-    prompts = folder / "config" / "prompts"
-    prompts.mkdir(parents=True)
-    (prompts / "answer.md").write_text(
-        (ROOT / "config" / "prompts" / "answer.md").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    shutil.copytree(ROOT / "config" / "prompts", folder / "config" / "prompts")
     keys = [{"key": key(person), "user": person} for person in PEOPLE]
     tools = ("search_documents", "list_collections", "read_document")
     content: dict[str, Any] = {

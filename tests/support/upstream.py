@@ -92,7 +92,7 @@ def decided(body: dict[str, Any], round: int) -> tuple[Sequence[str], list[dict[
         return (), [call]
     if (body.get("response_format") or {}).get("type") == "json_schema":
         return (json.dumps(STRUCTURED),), []
-    results = [message["content"] for message in body["messages"] if message["role"] == "tool"]
+    results = [message["content"] for message in body["messages"] if message["role"] in ("tool", "user")]
     return (ANSWER if any("ninety days" in str(result) for result in results) else IGNORANT), []
 
 

@@ -23,6 +23,7 @@ TOGETHER = {
         "journeys/test_quickstart",
         "project/test_readme",
     ],
+    "apis": ["journeys/test_messages", "journeys/test_responses"],
     "matrix": ["journeys/test_audit", "journeys/test_rights_matrix"],
 }
 """Files whose tests share a proxy, by its fixture: every process of pytest-xdist would start it anew."""

@@ -1,4 +1,4 @@
-"""What journeys share: one proxy of the rights matrix."""
+"""What journeys share: one proxy of the rights matrix, and one for the other chat APIs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.apis_proxy import Apis, apis_proxy
 from tests.support.rights_proxy import Matrix, matrix_proxy
 from tests.support.rights_stage import Stage
 
@@ -19,3 +20,9 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
 @pytest.fixture
 def on(matrix: Matrix) -> Stage:
     return matrix.stage
+
+
+@pytest.fixture(scope="session")
+def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
+    with apis_proxy(tmp_path_factory.mktemp("apis")) as made:
+        yield made

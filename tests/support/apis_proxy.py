@@ -4,7 +4,8 @@ providers that speak these APIs themselves."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ def model(name: str, served_by: str, *, rag: bool = True, **params: Any) -> dict
 
 
 def configuration(upstream: str) -> dict[str, Any]:
-    native = {"api_base": upstream, "api_key": "sk-upstream", "num_retries": 0}
-    nobody = {"api_base": "http://127.0.0.1:9", "num_retries": 0}  # the discard port: nobody listens
+    native: Any = {"api_base": upstream, "api_key": "sk-upstream", "num_retries": 0}
+    nobody: Any = {"api_base": "http://127.0.0.1:9", "num_retries": 0}  # the discard port: nobody listens
     guardrail = {"guardrail": "tests.support.chat_entry.BlockSecret", "mode": "post_call", "default_on": True}
     return {
         "model_list": [
@@ -101,6 +102,13 @@ def apis_proxy(folder: Path) -> Iterator[Apis]:
         ) as http,
     ):
         yield Apis(running, client, http, native, folder)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
 
 
 def events(response: httpx.Response) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def _responses(body: dict[str, Any], calls: list[tuple[str, str, dict[str, Any]]
             kind = "response.function_call_arguments.delta"
             events += [{"type": kind, "delta": piece, **of} for piece in _words(item["arguments"])]
         events.append({"type": "response.output_item.done", "item": item, **at})
-    usage = {"input_tokens": 10, "output_tokens": 3, "total_tokens": 13}
+    usage: dict[str, Any] = {"input_tokens": 10, "output_tokens": 3, "total_tokens": 13}
     usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 1}}
     whole = {**response, "status": "completed", "output": items, "usage": usage}
     events.append({"type": "response.completed", "response": whole})
@@ -133,18 +133,24 @@ def _chat(calls: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, Any]]:
     deltas: list[dict[str, Any]] = [{"content": word} for word in _words(PREFACE if calls else ANSWER)]
     for index, (call_id, name, arguments) in enumerate(calls):
         function = {"name": name, "arguments": json.dumps(arguments)}
-        call = {"index": index, "id": call_id, "type": "function", "function": function}
+        call: Any = {"index": index, "id": call_id, "type": "function", "function": function}
         deltas.append({"tool_calls": [call]})
-    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    choices = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
+    chunk: dict[str, Any] = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+    }
+    choices: list[Any] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
     choices.append([{"index": 0, "delta": {}, "finish_reason": "tool_calls" if calls else "stop"}])
-    usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+    usage: Any = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
     return [*({**chunk, "choices": choice} for choice in choices), {**chunk, "choices": [], "usage": usage}]
 
 
 def _messages(calls: list[tuple[str, str, dict[str, Any]]], *, fails: bool) -> list[dict[str, Any]]:
     """https://docs.anthropic.com/en/docs/build-with-claude/streaming"""
-    message = {"id": "msg_native", "type": "message", "role": "assistant", "model": "claude", "content": []}
+    message: dict[str, Any] = {"id": "msg_native", "type": "message", "role": "assistant", "model": "claude"}
+    message["content"] = []
     message |= {"stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 10, "output_tokens": 1}}
     thinking = [
         {"type": "thinking_delta", "thinking": THOUGHT},

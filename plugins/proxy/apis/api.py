@@ -65,6 +65,16 @@ def added(before: Any, after: Any) -> str:
     return text.removesuffix(before).rstrip("\n") if isinstance(before, str) and before else text
 
 
+def simplified(message: Any, kinds: Sequence[str]) -> Any:
+    """A message that is one part, of one of these kinds of text, as that text: what came as a text goes on as
+    one."""
+    parts = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], dict):
+        return message
+    plain = parts[0].get("type") in kinds and parts[0].keys() <= {"type", "text"}
+    return {**message, "content": parts[0]["text"]} if plain else message
+
+
 def with_metadata(data: dict[str, Any]) -> dict[str, Any]:
     """LiteLLM's notes on the request, where chat completions carry them.
 

@@ -16,9 +16,9 @@ from litellm.llms.anthropic.pass_through.adapters.transformation import Anthropi
 from litellm.types.utils import ModelResponseStream
 
 from plugins.core.errors import InvalidRequest, ModelUnavailable
-from plugins.proxy.apis.api import added, served_by, unwrapped, with_metadata
+from plugins.proxy.apis.api import added, served_by, simplified, unwrapped, with_metadata
 from plugins.proxy.apis.message_events import MessageEvents, frame, new_id
-from plugins.proxy.asked import is_file_search
+from plugins.proxy.asked import drop_empty_tools, is_file_search
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
 from plugins.proxy.upstream import fallback_of
@@ -63,9 +63,10 @@ class Messages:
 
     def offer(self, offered: frozenset[str]) -> None:
         data, chat = self._data, self.chat
-        functions = [tool["function"] for tool in chat["tools"] if "function" in tool]
+        functions = [tool["function"] for tool in chat.get("tools", ()) if "function" in tool]
         ours = [_tool(function) for function in functions if function["name"] in offered]
         data["tools"] = [*ours, *(tool for tool in data.get("tools") or () if not is_file_search(tool))]
+        drop_empty_tools(data)
         if "response_format" not in chat:
             data.pop("output_format", None)
             if isinstance(data.get("output_config"), dict):
@@ -138,9 +139,10 @@ class Messages:
         lead, rest = unwrapped(self._before)
         new_lead, new_rest = unwrapped(self.chat["messages"])
         if rest != new_rest:
-            self._data["messages"] = anthropic_messages_pt(
+            given = anthropic_messages_pt(
                 cast("list[Any]", new_rest), model=str(self._data["model"]), llm_provider="anthropic"
             )
+            self._data["messages"] = [simplified(dict(message), ("text",)) for message in given]
         if text := added(lead, new_lead):
             own = self._data.get("system")
             blocks = own if isinstance(own, list) else [{"type": "text", "text": own}] if own else []

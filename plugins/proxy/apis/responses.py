@@ -20,9 +20,9 @@ from litellm.types.llms.openai import ResponsesAPIOptionalRequestParams, Respons
 from litellm.types.utils import ModelResponseStream
 
 from plugins.core.errors import InvalidRequest, ModelUnavailable
-from plugins.proxy.apis.api import added, served_by, unwrapped, with_metadata
+from plugins.proxy.apis.api import added, served_by, simplified, unwrapped, with_metadata
 from plugins.proxy.apis.response_events import ResponseEvents
-from plugins.proxy.asked import is_file_search
+from plugins.proxy.asked import drop_empty_tools, is_file_search
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
 from plugins.proxy.upstream import fallback_of
@@ -35,6 +35,7 @@ NOT_WITH_TOOLS = {
 }
 """What LiteLLM or the provider resolves in the first round alone: the later rounds would not know of it."""
 RESULTS = "file_search_call.results"
+TEXTS = ("input_text", "output_text")
 PARAMS = frozenset(ResponsesAPIOptionalRequestParams.__annotations__) - {"metadata", "stream"}
 
 
@@ -66,11 +67,12 @@ class Responses:
 
     def offer(self, offered: frozenset[str]) -> None:
         data, chat = self._data, self.chat
-        ours = [tool for tool in chat["tools"] if (tool.get("function") or {}).get("name") in offered]
+        ours = [tool for tool in chat.get("tools", ()) if (tool.get("function") or {}).get("name") in offered]
         theirs = [tool for tool in data.get("tools") or () if not is_file_search(tool)]
         data["tools"] = [*Bridge.transform_chat_completion_tool_params_to_responses_api_tools(ours), *theirs]
         if is_file_search(data.get("tool_choice")):
-            data["tool_choice"] = "required"
+            data["tool_choice"] = "required" if ours else "auto"
+        drop_empty_tools(data)
         if "response_format" not in chat and isinstance(data.get("text"), dict):
             data["text"] = {key: value for key, value in data["text"].items() if key != "format"}
         # The provider would keep the first round alone, with our tools' calls in it.
@@ -176,7 +178,8 @@ class Responses:
             given, instructions = handler.convert_chat_completion_messages_to_responses_api(
                 self.chat["messages"]
             )
-            self._data["input"], self._data["instructions"] = given, instructions
+            self._data["input"] = [simplified(item, TEXTS) for item in given]
+            self._data["instructions"] = instructions
         elif text := added(lead, new_lead):
             own = self._data.get("instructions")
             self._data["instructions"] = f"{text}\n\n{own}" if own else text

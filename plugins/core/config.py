@@ -265,11 +265,19 @@ class Budget(Settings):
     """Of the rounds that offer tools, in seconds; the answer then has as long again."""
 
 
-class SubjectsBudget(Budget):
+class SubjectsBudget(Settings):
     """A budget of these subjects. What it leaves out is everyone's."""
 
     subjects: list[str] = Field(min_length=1)
     """Subjects: `user:<source>/<name>`, `group:<source>/<path>`, `role:<source>/<name>` or `*`."""
+    max_rounds: int | None = Field(default=None, ge=1, le=50)
+    """Instead of `chat.max_rounds`."""
+    max_tool_calls: int | None = Field(default=None, ge=1)
+    """Instead of `chat.max_tool_calls`."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Instead of `chat.max_tokens`."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """Instead of `chat.deadline_s`."""
 
 
 class ChatConfig(Budget):

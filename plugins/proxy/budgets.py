@@ -29,7 +29,7 @@ class Budgets:
                 subjects = frozenset(canonical_subject(text, sources) for text in entry.subjects)
             except InvalidRequest as error:
                 raise ConfigError([f"chat.budgets[{number}].subjects: {error.message}"]) from error
-            own = entry.model_dump(include=set(Budget.model_fields), exclude_unset=True)
+            own = entry.model_dump(include=set(Budget.model_fields), exclude_none=True)
             self._entries.append((subjects, Budget(**{**everyones, **own})))
 
     def of(self, principal: Principal) -> Budget:

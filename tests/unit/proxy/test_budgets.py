@@ -43,13 +43,13 @@ def test_the_first_entry_that_names_one_counts_and_what_it_leaves_out_is_everyon
         max_rounds=2,
         max_tokens=1000,
         budgets=[
-            {"subjects": ["role:keycloak/admin"], "max_rounds": 10, "max_tokens": None},
+            {"subjects": ["role:keycloak/admin"], "max_rounds": 10, "deadline_s": 300},
             {"subjects": ["user:bob", "role:keycloak/admin"], "max_tool_calls": 3},
         ],
     )
     budgets = Budgets(config, {"keycloak"})
     admin, bob, eve = (budgets.of(p) for p in (principal("a", "admin"), principal("bob"), principal("eve")))
-    assert (admin.max_rounds, admin.max_tokens, admin.max_tool_calls) == (10, None, 20)
+    assert (admin.max_rounds, admin.max_tokens, admin.deadline_s) == (10, 1000, 300)
     assert (bob.max_rounds, bob.max_tokens, bob.max_tool_calls) == (2, 1000, 3)
     assert (eve.max_rounds, eve.max_tokens, eve.max_tool_calls) == (2, 1000, 20)
 

@@ -98,6 +98,13 @@ def strip(data: dict[str, Any]) -> None:
             del data["tools"]
 
 
+def drop_empty_tools(data: dict[str, Any]) -> None:
+    """Remove what is said of tools where there are none: providers refuse it."""
+    if not data.get("tools"):
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            data.pop(name, None)
+
+
 def is_file_search(tool: Any) -> bool:
     return isinstance(tool, dict) and tool.get("type") == "file_search"
 

@@ -14,7 +14,7 @@ from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
 from plugins.core.ports import Call, QueryableCollection, Scope
 from plugins.core.toolbox import Toolbox
-from plugins.proxy.asked import Asked
+from plugins.proxy.asked import Asked, drop_empty_tools, is_file_search
 from plugins.proxy.budgets import Budgets
 from plugins.proxy.capabilities import Capabilities, max_input_tokens
 from plugins.proxy.context_window import Window
@@ -111,11 +111,15 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
 
 
 def offer(data: dict[str, Any], schemas: Sequence[dict[str, Any]]) -> None:
-    """Put our tools before the client's; what is said of tools goes where there are none at all."""
+    """Put our tools before the client's. A choice of the search is that of our tool, where it is offered."""
     data["tools"] = [*schemas, *(data.get("tools") or ())]
-    if not data["tools"]:
-        for name in ("tools", "tool_choice", "parallel_tool_calls"):
-            data.pop(name, None)
+    choice = data.get("tool_choice")
+    forced = {"type": "function", "function": {"name": SEARCH}}
+    if is_file_search(choice) or choice == forced:
+        data["tool_choice"] = forced
+        if all(schema["function"]["name"] != SEARCH for schema in schemas):
+            del data["tool_choice"]
+    drop_empty_tools(data)
 
 
 def answer_tokens(data: Mapping[str, Any]) -> int | None:

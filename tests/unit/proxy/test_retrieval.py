@@ -18,6 +18,7 @@ from tests.support.fake_router import Round, call, text
 
 SAID = Round([text("It is 30 days [1].")])
 CONTEXT = {"rag": {"mode": "context"}}
+CHOSEN = {"type": "function", "function": {"name": "search_documents"}}
 EARLIER = [
     {"role": "user", "content": "Tell me about notice."},
     {"role": "assistant", "content": "It is in the handbook."},
@@ -260,3 +261,16 @@ def query_of(proxy: Any) -> str:
     [ran] = begun.turn.searched
     query: str = json.loads(ran.arguments)["query"]
     return query
+
+
+@pytest.mark.parametrize("choice", [{"type": "file_search"}, CHOSEN])
+async def test_to_choose_the_search_is_to_call_it_or_to_be_given_what_it_finds(
+    proxy_with: Any, choice: Any
+) -> None:
+    proxy = proxy_with(*ANSWER)
+    await proxy.begin(tool_choice=choice)
+    assert proxy.router.requests[0]["tool_choice"] == CHOSEN
+    proxy = proxy_with(SAID)
+    await proxy.begin(**CONTEXT, tool_choice=choice, tools=[CLIENT_TOOL])
+    assert "tool_choice" not in proxy.router.requests[0]
+    assert len(proxy.tool.calls) == 1

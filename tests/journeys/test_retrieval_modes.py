@@ -150,3 +150,17 @@ def test_a_mode_that_there_is_not_is_refused_by_its_name(house: House) -> None:
         house.ask("alice", "strong", extra_body={"rag": {"mode": "sometimes"}})
     assert refused.value.param == "rag.mode"
     assert house.upstream.asked == []
+
+
+@pytest.mark.parametrize("mode", ["tool", "context", "always"])
+def test_the_other_apis_answer_in_every_mode_too(house: House, mode: str) -> None:
+    asked = {"model": "extractive", "rag": {"mode": mode}}
+    with house.library.http("alice") as http:
+        responses = http.post("/v1/responses", json={**asked, "input": QUESTION})
+        question = {"role": "user", "content": QUESTION}
+        messages = http.post("/v1/messages", json={**asked, "max_tokens": 500, "messages": [question]})
+    assert (responses.status_code, messages.status_code) == (200, 200), responses.text + messages.text
+    items = {item["type"]: item for item in responses.json()["output"]}
+    assert "ninety days" in items["message"]["content"][0]["text"]
+    assert QUESTION in str(items["file_search_call"]["queries"])
+    assert any("ninety days" in block.get("text", "") for block in messages.json()["content"])

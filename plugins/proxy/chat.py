@@ -19,6 +19,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import LLMResponseTypes, ModelResponse
 
 from crawler.errors import CrawlError
+from plugins.core.config import ChatConfig
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
 from plugins.proxy import asked as asking
@@ -31,12 +32,12 @@ from plugins.proxy.auth import Refusal, principal_of
 from plugins.proxy.disconnect import while_connected
 from plugins.proxy.loop import Loop, Output, Turn
 from plugins.proxy.slots import parallel_slot
-from plugins.proxy.upstream import ask_again, fallback_of
+from plugins.proxy.upstream import UNCACHED, ask_again, fallback_of
 
-APIS: dict[str, Callable[[dict[str, Any]], Api]] = {
-    "acompletion": ChatCompletions,
-    "aresponses": Responses,
-    "anthropic_messages": Messages,
+APIS: dict[str, Callable[[dict[str, Any], ChatConfig], Api]] = {
+    "acompletion": lambda data, config: ChatCompletions(data, config.open_webui),
+    "aresponses": lambda data, _: Responses(data),
+    "anthropic_messages": lambda data, _: Messages(data),
 }
 """By LiteLLM's call types."""
 
@@ -78,15 +79,12 @@ class ChatHooks(CustomLogger):
             asked = asking.read(data, turns.rag_of(data.get("model")))
             if asked is None or (asking.is_background_task(data) and not asked.by_client):
                 return None
-            api = (
-                ChatCompletions(data, self._parts().config.open_webui)
-                if call_type == "acompletion"
-                else APIS[call_type](data)
-            )
+            api = APIS[call_type](data, self._parts().config)
             traces = traces or handover.take(api.chat)
             asking.strip(data)
             asking.strip(api.chat)
             if api.chat.get("tool_choice") == "none":
+                asking.drop_empty_tools(data)
                 return data
             principal = principal_of(user_api_key_dict)
             about(request_id=str(data.get("litellm_call_id", "")), user_id=principal.user_id)
@@ -97,6 +95,7 @@ class ChatHooks(CustomLogger):
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, str(data.get("litellm_call_id", ""))) from error
         if turn is not None:
+            data["cache"] = dict(UNCACHED)
             api.offer(turn.offered)
             self._begun[data["litellm_logging_obj"]] = Begun(turn, api)
         return data

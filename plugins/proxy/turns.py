@@ -147,8 +147,12 @@ def check_shape(data: Mapping[str, Any]) -> None:
         InvalidRequest: Not into this one.
     """
     messages = data.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise InvalidRequest("`messages` must be a list of messages", param="messages")
+    if (
+        not isinstance(messages, list)
+        or not messages
+        or not all(isinstance(message, dict) for message in messages)
+    ):
+        raise InvalidRequest("`messages` must be a list of at least one message", param="messages")
     if not isinstance(data.get("tools") or [], list):
         raise InvalidRequest("`tools` must be a list of tools", param="tools")
     if not isinstance(data.get("stream_options") or {}, dict):

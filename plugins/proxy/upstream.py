@@ -36,6 +36,11 @@ OURS = frozenset({"litellm_logging_obj", "litellm_call_id", "deployment", "guard
 """What belongs to the first round in a request's data; each round is logged and priced by itself."""
 
 
+UNCACHED = {"no-cache": True, "no-store": True}
+"""LiteLLM's response cache must not give one caller what another may read, and knows no rights: a semantic
+cache answers a question that is merely alike."""
+
+
 def fallback_of(response: Any) -> str | None:
     """The model group that answered instead of the one that was asked; None where there was no fallback."""
     given = response.get if isinstance(response, dict) else partial(getattr, response)
@@ -56,6 +61,7 @@ def ask_again(data: dict[str, Any], first: Any, response_format: dict[str, Any] 
     """
     answered = first
     kept = {k: v for k, v in data.items() if k not in OURS and not k.startswith("_litellm")}
+    kept["cache"] = dict(UNCACHED)
     kept["stream"] = True
     kept["stream_options"] = {"include_usage": True}
     kept["litellm_trace_id"] = data.get("litellm_trace_id") or data.get("litellm_call_id")

@@ -2,13 +2,15 @@
 
 The last user message holds the rounds as JSON, one for each assistant message since, as for the scripted
 model of `chat_entry`: ``[{"text": ["a"], "calls": [{"name": ..., "arguments": {...}}]}]``. A text ``hang``
-waits until the connection is closed, ``die`` cuts it, ``wait:<seconds>`` is silence. A round's ``down``
-names the models that answer it 500, ``cut`` those that are cut after the headers, before any token.
+waits until the connection is closed, ``die`` cuts it, ``wait:<seconds>`` is silence; ``<2>`` in a text
+becomes the number of the second passage that it was given, as ``[7]``. A round's ``down`` names the models
+that answer it 500, ``cut`` those that are cut after the headers, before any token.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import threading
@@ -21,6 +23,7 @@ from typing import Any
 
 KEY = "sk-upstream-secret-0123456789"
 HANG_S = 20.0
+PASSAGE = re.compile(r"^(\[\d+\]) .*\n`{3,}passage ", re.MULTILINE)
 USAGE = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
 
 
@@ -106,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             if text == "die":
                 return self._cut()
             if not self._obeyed(asked, text):
-                self._chunk(_chunk(asked, {"role": "assistant", "content": text}))
+                self._chunk(_chunk(asked, {"role": "assistant", "content": _cited(asked, text)}))
         calls = _calls(asked, current)
         for place, call in enumerate(calls):
             self._chunk(_chunk(asked, {"role": "assistant", "tool_calls": [{**call, "index": place}]}))
@@ -124,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
             if text == "die":
                 return self._cut()
             if not self._obeyed(asked, text):
-                texts.append(text)
+                texts.append(_cited(asked, text))
         calls = _calls(asked, current)
         message = {"role": "assistant", "content": "".join(texts) or None, "tool_calls": calls or None}
         choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
@@ -175,6 +178,13 @@ def _question(body: dict[str, Any]) -> tuple[int, str]:
     if isinstance(content, list):
         content = [part["text"] for part in content if part["type"] == "text"][-1]
     return index, content
+
+
+def _cited(asked: Asked, text: str) -> str:
+    results = [m["content"] for m in asked.messages if m["role"] == "tool"]
+    for place, number in enumerate(PASSAGE.findall("\n\n".join(results)), 1):
+        text = text.replace(f"<{place}>", number)
+    return text
 
 
 def _calls(asked: Asked, current: dict[str, Any]) -> list[dict[str, Any]]:

@@ -169,3 +169,13 @@ def test_a_hostile_message_costs_neither_minutes_nor_gigabytes(text: str) -> Non
     )
     assert child.returncode == 0, child.stderr[-500:]
     assert child.stdout.strip()
+
+
+async def test_passages_in_front_of_the_question_are_quoted_without_searching() -> None:
+    found = render([a_passage("The notice period is 30 days. The canteen is open at noon.")])
+    question = f"<documents>\n{found}\n</documents>\n\nHow long is the notice period?"
+    response = await ask([{"role": "user", "content": question}], tools=[TOOL])
+    message = response.choices[0].message
+    assert message.tool_calls is None
+    assert "The notice period is 30 days. [1]" in message.content
+    assert "canteen" not in message.content

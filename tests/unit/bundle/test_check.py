@@ -99,6 +99,7 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(
     edit(folder / "pipelines.yaml", "pipelines.default.chunker", {"use": "headings", "max_tokens": "few"})
     edit(folder / "storage.yaml", "storage.store", {"use": "milvus", "uri": "ftp://milvus"})
     edit(folder / "chat.yaml", "chat.prompt", "missing.md")
+    edit(folder / "chat.yaml", "chat.budgets", [{"subjects": ["role:nowhere/x"], "max_rounds": 9}])
     sources = yaml.safe_load((folder / "identity.yaml").read_text())["identity"]["sources"]
     edit(folder / "identity.yaml", "identity.sources", [*sources, {"use": "ldap"}])
     edit(folder / "identity.yaml", "identity.allowances", [{"subjects": ["*", "user:nowhere/x"]}])
@@ -112,6 +113,7 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(
         "storage.yaml: storage.store: `uri` must be a path, or begin with http:// or https://",
         "identity.yaml: identity.allowances[0].subjects[1]: `user:nowhere/x` must name its source",
         "chat.yaml: chat.prompt: there is no file prompts/missing.md",
+        "chat.yaml: chat.budgets[0].subjects[0]: `role:nowhere/x` must name its source",
     ):
         assert part in checked.stderr, checked.stderr
     assert f"\n{folder / 'identity.yaml'}: identity.sources[2].use: " in f"\n{checked.stderr}"

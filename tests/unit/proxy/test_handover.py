@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zlib
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
@@ -148,7 +150,8 @@ async def test_what_comes_back_counts_against_the_budget(proxy_with: Any) -> Non
     assert len(proxy.tool.calls) == 3
 
 
-BOMB = with_trace("w", [[("search_documents", "0" * 16_000), None]])
+def packed(text: str) -> str:
+    return urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
 
 
 @pytest.mark.parametrize(
@@ -157,17 +160,22 @@ BOMB = with_trace("w", [[("search_documents", "0" * 16_000), None]])
         "",
         "not-base64!",
         "AAAA",
-        "eJwrSS0uAQAEXQHB",
         "A" * 100_000,
-        BOMB.partition("__ran_")[2] + "AAAA",
+        packed("nothing"),
+        packed('{"search_documents": {}}'),
+        packed('[[["search_documents", {"query": 1}], null]]'),
+        packed("[[null]]"),
+        packed("[" * 16_000),
+        packed("[[" + ", ".join(['["x", ""]'] * 500) + "]]"),
+        packed('[[["search_documents", "' + "0" * 1_000_000 + '"]]]'),
+        packed('[[["search_documents", "{}"]]]')[:-8],
     ],
 )
 def test_what_cannot_be_read_was_not_carried(carried: str) -> None:
     assistant = {"role": "assistant", "tool_calls": [{"id": f"w__ran_{carried}", "type": "function"}]}
     data: dict[str, Any] = {"messages": [*QUESTION, assistant]}
-    traces = take(data)
+    assert take(data) == []
     assert data["messages"][1]["tool_calls"][0]["id"] == "w"
-    assert len(traces) <= (1 if carried.startswith(BOMB.partition("__ran_")[2]) else 0)
 
 
 @pytest.mark.parametrize(

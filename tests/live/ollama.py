@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live.tiny_ollama import embedder, model
+from tests.live.tiny_ollama import embedder
+from tests.live.tiny_ollama import model as tiny
 from tests.live.tiny_ollama.model import READ_MARKER, TOOLLESS
 from tests.support.proxy import end, free_port
 
@@ -81,8 +82,8 @@ def server(folder: Path) -> Iterator[Ollama]:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S, trust_env=False) as client:
             wait_until_ready(client, process, log_file)
-            create(client, MODEL, model.gguf(), READ_MARKER)
-            create(client, WITHOUT_TOOLS, model.gguf(), TOOLLESS)
+            create(client, MODEL, tiny.gguf(), READ_MARKER)
+            create(client, WITHOUT_TOOLS, tiny.gguf(), TOOLLESS)
             create(client, EMBEDDER, embedder.gguf())
         yield Ollama(f"http://127.0.0.1:{port}", MODEL, tiny=True, models=folder / "models")
     finally:
@@ -159,11 +160,11 @@ def build(folder: Path) -> None:
 def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ollama]:
     """OLLAMA_BASE_URL with OLLAMA_MODEL, of which nothing is changed; or else one that is started here.
 
-    Where there is none, the tests are skipped with the reason.
+    The address alone does not count: LiteLLM puts that of `.env` into the environment when it is imported.
+    Where there is no Ollama, the tests are skipped with the reason.
     """
-    if url := os.environ.get("OLLAMA_BASE_URL"):
-        if not (model := os.environ.get("OLLAMA_MODEL")):
-            pytest.skip("OLLAMA_BASE_URL is set, but not OLLAMA_MODEL: a model there that calls tools")
+    url, model = os.environ.get("OLLAMA_BASE_URL"), os.environ.get("OLLAMA_MODEL")
+    if url and model:
         yield Ollama(url.rstrip("/"), model, tiny=False)
         return
     with ExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,16 @@ LINES = 2
 
 async def hand_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter, lines: int | None) -> None:
     """Everything, or until so many objects of the answer have passed."""
-    seen = 0
+    passed, sent = b"", 0
     while part := await source.read(4096):
-        sink.write(part)
+        passed += part
+        ends = [found.end() for found in re.finditer(rb'"done":false\}', passed)]
+        is_over = lines is not None and len(ends) >= lines
+        upto = ends[lines - 1] if lines is not None and is_over else len(passed)
+        sink.write(passed[sent:upto])
         await sink.drain()
-        seen += part.count(b'"done":false')
-        if lines is not None and seen >= lines:
-            sink.transport.abort()
+        sent = upto
+        if is_over:
             return
 
 

@@ -193,3 +193,43 @@ def test_a_request_that_asks_for_nothing_reaches_the_model_as_it_was_sent(apis: 
 def test_what_is_no_conversation_is_refused(apis: Apis, messages: Any) -> None:
     answer = apis.http.post("/v1/messages", json={"model": "scripted", "max_tokens": 9, "messages": messages})
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+CHOICES: list[tuple[Any, Any]] = [
+    ({"type": "any"}, {"type": "any"}),
+    ({"type": "file_search"}, {"type": "tool", "name": "search_documents"}),
+    ({"type": "tool", "name": "weather"}, {"type": "tool", "name": "weather"}),
+]
+
+
+@pytest.mark.parametrize(("choice", "forced"), CHOICES)
+def test_a_choice_of_tools_holds_for_the_first_round(apis: Apis, choice: Any, forced: Any) -> None:
+    apis.native.requests.clear()
+    assert apis.message(NOTICE, "anthropic", tools=[TOOL], tool_choice=choice).status_code == 200
+    first, second = apis.native.bodies("/v1/messages")
+    assert first["tool_choice"] == forced
+    assert "tool_choice" not in second
+
+
+def test_passages_found_before_the_model_is_asked_are_cited_too(apis: Apis) -> None:
+    apis.native.requests.clear()
+    message = apis.message(NOTICE, "anthropic", rag={"mode": "context"}).json()
+    assert message["content"][-1]["text"] == ANSWER
+    assert message["content"][-1]["citations"][0]["title"] == "Handbook"
+    [only] = apis.native.bodies("/v1/messages")
+    assert "tools" not in only
+    assert "30 days" in json.dumps(only["messages"])
+
+
+MALFORMED: list[Any] = [
+    {"tools": [7]},
+    {"tool_choice": {"type": "other"}},
+    {"messages": [{"role": "user", "content": [7]}]},
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED)
+def test_what_cannot_be_read_is_refused_and_not_an_error_of_ours(apis: Apis, body: Any) -> None:
+    answer = apis.message("x", **body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"

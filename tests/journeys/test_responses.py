@@ -222,3 +222,58 @@ def test_a_request_that_asks_for_nothing_reaches_the_model_as_it_was_sent(apis: 
     assert [message["role"] for message in seen["messages"]] == ["user"]
     assert [tool["function"]["name"] for tool in seen["params"]["tools"]] == ["weather"]
     assert seen["params"]["temperature"] == 0.5
+
+
+CHOICES: list[tuple[Any, str]] = [
+    ("required", "required"),
+    ({"type": "file_search"}, "search_documents"),
+    ({"type": "function", "name": "weather"}, "weather"),
+]
+
+
+@pytest.mark.parametrize(("choice", "forced"), CHOICES)
+def test_a_choice_of_tools_holds_for_the_first_round(apis: Apis, choice: Any, forced: str) -> None:
+    apis.native.requests.clear()
+    search: Any = {"type": "file_search"}
+    apis.respond(NOTICE, "openai", tools=[search, FUNCTION], tool_choice=choice)
+    [first] = apis.native.bodies("/responses")
+    given = first["tool_choice"]
+    assert given == forced if isinstance(given, str) else given == {"type": "function", "name": forced}
+    [second] = apis.native.bodies("/chat/completions")
+    assert "tool_choice" not in second
+
+
+def test_no_tool_of_ours_is_offered_where_the_client_wants_none(apis: Apis) -> None:
+    response = apis.respond([{"text": ["hi"]}], tools=[FUNCTION], tool_choice="none")
+    assert response.output_text == "hi"
+    assert [tool["function"]["name"] for tool in apis.upstream()["params"]["tools"]] == ["weather"]
+    search: Any = {"type": "file_search"}
+    apis.respond([{"text": ["hi"]}], "plain", tools=[search], tool_choice="none")
+    assert not {"tools", "tool_choice"} & apis.upstream()["params"].keys()
+
+
+def test_a_search_before_the_model_is_asked_is_an_item_too(apis: Apis) -> None:
+    apis.native.requests.clear()
+    rag: Any = {"rag": {"mode": "context"}}
+    response = apis.respond(NOTICE, "openai", extra_body=rag)
+    search = next(item for item in response.output if item.type == "file_search_call")
+    assert search.queries == [NOTICE]
+    assert response.output_text == ANSWER
+    assert response.output[-1].content[0].annotations[0].file_id == "doc_1"
+    [only] = apis.native.bodies("/responses")
+    assert "tools" not in only
+    assert "30 days" in json.dumps(only["input"])
+
+
+MALFORMED: list[Any] = [
+    {"input": 7},
+    {"input": [7]},
+    {"input": [{"type": "function_call_output"}], "tools": [7]},
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED)
+def test_what_cannot_be_read_is_refused_and_not_an_error_of_ours(apis: Apis, body: Any) -> None:
+    answer = apis.http.post("/v1/responses", json={"model": "scripted", **body})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"

@@ -6,11 +6,14 @@ loop's output into its own.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from litellm.proxy import proxy_server
 
+from plugins.core.errors import InvalidRequest
+from plugins.proxy.asked import drop_empty_tools
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
 from plugins.proxy.upstream import Chunks
@@ -63,6 +66,38 @@ def added(before: Any, after: Any) -> str:
         return "\n\n".join(block.get("text", "") for block in after[: len(after) - kept])
     text = after or ""
     return text.removesuffix(before).rstrip("\n") if isinstance(before, str) and before else text
+
+
+@contextmanager
+def understood(param: str) -> Iterator[None]:
+    """Around LiteLLM's translation of a request, which raises whatever it stumbles over.
+
+    Raises:
+        InvalidRequest: It did.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"`{param}` or the tools are not in the form of this API", param=param
+        ) from error
+
+
+def offer_choice(
+    data: dict[str, Any], before: Any, after: Any, named: Callable[[str], dict[str, Any]]
+) -> None:
+    """Write a ``tool_choice`` that was changed into the request, in its API's form.
+
+    Args:
+        data: The request.
+        before, after: As a chat completion has it.
+        named: The API's form of a choice of one function.
+    """
+    if after is None:
+        data.pop("tool_choice", None)
+    elif after != before:
+        data["tool_choice"] = named(after["function"]["name"])
+    drop_empty_tools(data)
 
 
 def simplified(message: Any, kinds: Sequence[str]) -> Any:

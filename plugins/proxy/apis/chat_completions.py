@@ -23,9 +23,7 @@ class ChatCompletions:
         open_webui: Whom `chat.open_webui` takes for Open WebUI.
     """
 
-    def __init__(
-        self, data: dict[str, Any], open_webui: Literal["auto", "always", "never"] = "auto"
-    ) -> None:
+    def __init__(self, data: dict[str, Any], open_webui: Literal["auto", "always", "never"] = "auto") -> None:
         self.chat = data
         self._open_webui = is_asking(data, open_webui)
         self._usage = False

@@ -47,6 +47,7 @@ class MessageEvents:
         self._open = False
         self._calls: dict[int, dict[str, str]] = {}
         self._finish: str | None = None
+        self._notes: dict[str, Any] = {}
         self.final: dict[str, Any] | None = None
         """The whole message, from the last event on."""
 
@@ -101,9 +102,11 @@ class MessageEvents:
     def _cited(self, sources: Sources) -> Iterator[Event]:
         """The citations of the text. Its block may be closed where thoughts came after it: then the last one
         that is a text has them in the whole message, and none goes out."""
+        if sources.limit_reached is not None:
+            self._notes = {"provider_specific_fields": {"limit_reached": sources.limit_reached}}
         found = [location(number, p, self._citations) for number, p in enumerate(sources.cited)]
         text = next((block for block in reversed(self._content) if block["type"] == "text"), None)
-        if text is None:
+        if text is None or not found:
             return
         text["citations"] = found
         if self._is_open("text"):
@@ -126,8 +129,14 @@ class MessageEvents:
         reason = STOP_REASONS.get(self._finish or "", "end_turn")
         counted: Any = LiteLLMAnthropicMessagesAdapter.translate_openai_usage_to_anthropic_usage_delta(usage)
         end = {"stop_reason": reason, "stop_sequence": None}
-        self.final = {**self._message(), **EMPTY, **end, "content": self._content, "usage": dict(counted)}
-        yield {"type": "message_delta", "delta": end, "usage": dict(counted)}
+        self.final = {
+            **self._message(),
+            **EMPTY,
+            **end,
+            "content": self._content,
+            "usage": dict(counted),
+        } | self._notes
+        yield {"type": "message_delta", "delta": end, "usage": dict(counted)} | self._notes
         yield {"type": "message_stop"}
 
     def _is_open(self, kind: str) -> bool:

@@ -16,9 +16,17 @@ from litellm.llms.anthropic.pass_through.adapters.transformation import Anthropi
 from litellm.types.utils import ModelResponseStream
 
 from plugins.core.errors import InvalidRequest, ModelUnavailable
-from plugins.proxy.apis.api import added, served_by, simplified, unwrapped, with_metadata
+from plugins.proxy.apis.api import (
+    added,
+    offer_choice,
+    served_by,
+    simplified,
+    understood,
+    unwrapped,
+    with_metadata,
+)
 from plugins.proxy.apis.message_events import MessageEvents, frame, new_id
-from plugins.proxy.asked import drop_empty_tools, is_file_search
+from plugins.proxy.asked import is_file_search
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
 from plugins.proxy.upstream import fallback_of
@@ -58,15 +66,17 @@ class Messages:
         self._message: dict[str, Any] = {"id": new_id(), "model": data.get("model"), "usage": {}}
         self._events: MessageEvents | None = None
         self._names: dict[str, str] = {}
-        self.chat: dict[str, Any] = self._as_chat()
+        with understood("messages"):
+            self.chat: dict[str, Any] = self._as_chat()
         self._before = list(self.chat["messages"])
+        self._choice = self.chat.get("tool_choice")
 
     def offer(self, offered: frozenset[str]) -> None:
         data, chat = self._data, self.chat
         functions = [tool["function"] for tool in chat.get("tools", ()) if "function" in tool]
         ours = [_tool(function) for function in functions if function["name"] in offered]
         data["tools"] = [*ours, *(tool for tool in data.get("tools") or () if not is_file_search(tool))]
-        drop_empty_tools(data)
+        offer_choice(data, self._choice, chat.get("tool_choice"), lambda name: {"type": "tool", "name": name})
         if "response_format" not in chat:
             data.pop("output_format", None)
             if isinstance(data.get("output_config"), dict):
@@ -128,10 +138,15 @@ class Messages:
             request["tools"] = [tool for tool in request["tools"] if not is_file_search(tool)]
             if not request["tools"]:
                 del request["tools"]
+        choice = request.get("tool_choice")
+        if is_file_search(choice):
+            del request["tool_choice"]
         request |= {"model": served_by(str(data["model"])), "messages": given}
         translated, self._names = AnthropicAdapter().translate_completion_input_params_with_tool_mapping(
             request
         )
+        if is_file_search(choice):
+            cast("dict[str, Any]", translated)["tool_choice"] = choice
         kept = {key: value for key, value in data.items() if key not in PARAMS | ANTHROPICS_ALONE}
         return {**with_metadata(kept), **cast("dict[str, Any]", translated), "model": data["model"]}
 

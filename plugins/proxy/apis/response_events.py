@@ -52,6 +52,7 @@ class ResponseEvents:
         self._searches: dict[str, int] = {}
         """Places in the output by the id of the search's call."""
         self._finish: str | None = None
+        self._notes: dict[str, Any] = {}
         self.final: dict[str, Any] | None = None
         """The whole response, from the last event on."""
 
@@ -141,6 +142,8 @@ class ResponseEvents:
                 yield self._done(place)
 
     def _cited(self, sources: Sources) -> Iterator[GenericEvent]:
+        if sources.limit_reached is not None:
+            self._notes = {"provider_specific_fields": {"limit_reached": sources.limit_reached}}
         self._annotations = items.citations_of(sources, self._citations)
         for number, annotation in enumerate(self._annotations):
             yield self._of_text(
@@ -161,6 +164,7 @@ class ResponseEvents:
             "incomplete_details": {"reason": reason} if reason else None,
             "output": self._output,
             "usage": usage_of(usage),
+            **self._notes,
         }
         yield self._event(f"response.{status}", response=self.final)
 

@@ -20,9 +20,17 @@ from litellm.types.llms.openai import ResponsesAPIOptionalRequestParams, Respons
 from litellm.types.utils import ModelResponseStream
 
 from plugins.core.errors import InvalidRequest, ModelUnavailable
-from plugins.proxy.apis.api import added, served_by, simplified, unwrapped, with_metadata
+from plugins.proxy.apis.api import (
+    added,
+    offer_choice,
+    served_by,
+    simplified,
+    understood,
+    unwrapped,
+    with_metadata,
+)
 from plugins.proxy.apis.response_events import ResponseEvents
-from plugins.proxy.asked import drop_empty_tools, is_file_search
+from plugins.proxy.asked import is_file_search
 from plugins.proxy.citations import Citations
 from plugins.proxy.loop import Output
 from plugins.proxy.upstream import fallback_of
@@ -62,17 +70,19 @@ class Responses:
         self._model = str(data["model"])
         self._events: ResponseEvents | None = None
         self._check_input()
-        self.chat: dict[str, Any] = self._as_chat()
+        with understood("input"):
+            self.chat: dict[str, Any] = self._as_chat()
         self._before = list(self.chat["messages"])
+        self._choice = self.chat.get("tool_choice")
 
     def offer(self, offered: frozenset[str]) -> None:
         data, chat = self._data, self.chat
         ours = [tool for tool in chat.get("tools", ()) if (tool.get("function") or {}).get("name") in offered]
         theirs = [tool for tool in data.get("tools") or () if not is_file_search(tool)]
         data["tools"] = [*Bridge.transform_chat_completion_tool_params_to_responses_api_tools(ours), *theirs]
-        if is_file_search(data.get("tool_choice")):
-            data["tool_choice"] = "required" if ours else "auto"
-        drop_empty_tools(data)
+        offer_choice(
+            data, self._choice, chat.get("tool_choice"), lambda name: {"type": "function", "name": name}
+        )
         if "response_format" not in chat and isinstance(data.get("text"), dict):
             data["text"] = {key: value for key, value in data["text"].items() if key != "format"}
         # The provider would keep the first round alone, with our tools' calls in it.
@@ -157,16 +167,20 @@ class Responses:
         data = self._data
         params = {key: data[key] for key in PARAMS & data.keys()}
         params["tools"] = [tool for tool in data.get("tools") or () if not is_file_search(tool)]
-        if is_file_search(data.get("tool_choice")):
-            params["tool_choice"] = "required"
+        choice = params.get("tool_choice")
+        if is_file_search(choice):
+            del params["tool_choice"]
         translated = Bridge.transform_responses_api_request_to_chat_completion_request(
             model=served_by(str(data["model"])),
             input=data["input"],
             responses_api_request=cast("ResponsesAPIOptionalRequestParams", params),
             stream=data.get("stream"),
         )
-        if data.get("tool_choice") == "none":
-            translated["tool_choice"] = "none"
+        # LiteLLM leaves these out where there are no tools: there may be ours.
+        if isinstance(choice, str) or is_file_search(choice):
+            translated["tool_choice"] = choice
+        if isinstance(data.get("parallel_tool_calls"), bool):
+            translated["parallel_tool_calls"] = data["parallel_tool_calls"]
         kept = {key: value for key, value in data.items() if key not in PARAMS | {"input"}}
         return {**with_metadata(kept), **translated, "model": data["model"]}
 
@@ -179,7 +193,7 @@ class Responses:
                 self.chat["messages"]
             )
             self._data["input"] = [simplified(item, TEXTS) for item in given]
-            self._data["instructions"] = instructions
+            self._data["instructions"] = instructions or None
         elif text := added(lead, new_lead):
             own = self._data.get("instructions")
             self._data["instructions"] = f"{text}\n\n{own}" if own else text

@@ -82,11 +82,12 @@ class Chat:
         return set(await self.page.evaluate(names))
 
     async def stored(self) -> dict[str, Any]:
-        """The chat of this page as Open WebUI keeps it."""
+        """The chat of this page as Open WebUI keeps it, once its tags are made, which come last."""
         address = "'/api/v1/chats/' + location.pathname.split('/').pop()"
         headers = "{headers: {Authorization: 'Bearer ' + localStorage.token}}"
-        found: dict[str, Any] = await self.page.evaluate(
-            f"fetch({address}, {headers}).then(answer => answer.json())"
+        chat = f"fetch({address}, {headers}).then(answer => answer.json())"
+        found: dict[str, Any] = await self.page.until(
+            f"{chat}.then(one => one.meta?.tags?.length ? one : null)"
         )
         return found
 

@@ -39,7 +39,7 @@ class Upstream:
         """Its answers are held back in the middle until this is set."""
         self.left = threading.Event()
         """Somebody went away in the middle of an answer."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Handler,), {"upstream": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -114,68 +114,67 @@ def calls(question: str) -> list[dict[str, Any]]:
     ]
 
 
-def handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            upstream.requests.append(body)
-            if is_background(body):
-                self._plain(json.dumps({"title": TITLE, "tags": [TAG], "follow_ups": [FOLLOW_UP]}))
-                return
-            try:
-                self._stream(body)
-            except (BrokenPipeError, ConnectionResetError):
-                upstream.left.set()
+class Handler(BaseHTTPRequestHandler):
+    upstream: Upstream
 
-        def _plain(self, text: str) -> None:
-            message = {"role": "assistant", "content": text}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-            content = json.dumps({**head("chat.completion"), "choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def _stream(self, body: dict[str, Any]) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            question = text_of(body["messages"][-1])
-            if body["messages"][-1]["role"] == "user" and "search_documents" in tool_names(body):
-                self._chunk({"role": "assistant", "tool_calls": calls(question)})
-                self._chunk({}, "tool_calls")
-            else:
-                self._answer(answer(body["messages"]))
-            self._send("data: [DONE]")
-
-        def _answer(self, statements: list[str]) -> None:
-            for index, statement in enumerate(statements):
-                if index:
-                    self._hold()
-                for word in re.findall(r"\S+\s*", statement):
-                    self._chunk({"content": word})
-            self._chunk({}, "stop")
-
-        def _hold(self) -> None:
-            """To write now and then is how one notices that the other side went away."""
-            for _ in range(int(HELD_S / BEAT_S)):
-                if upstream.go_on.wait(BEAT_S):
-                    return
-                self._send(": still here")
-
-        def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> None:
-            choice = {"index": 0, "delta": delta, "finish_reason": finish}
-            self._send(f"data: {json.dumps({**head('chat.completion.chunk'), 'choices': [choice]})}")
-
-        def _send(self, line: str) -> None:
-            self.wfile.write(f"{line}\n\n".encode())
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.upstream.requests.append(body)
+        if is_background(body):
+            self._plain(json.dumps({"title": TITLE, "tags": [TAG], "follow_ups": [FOLLOW_UP]}))
             return
+        try:
+            self._stream(body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.upstream.left.set()
 
-    return Handler
+    def _plain(self, text: str) -> None:
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        content = json.dumps({**head("chat.completion"), "choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _stream(self, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        question = text_of(body["messages"][-1])
+        if body["messages"][-1]["role"] == "user" and "search_documents" in tool_names(body):
+            self._chunk({"role": "assistant", "tool_calls": calls(question)})
+            self._chunk({}, "tool_calls")
+        else:
+            self._answer(answer(body["messages"]))
+        self._send("data: [DONE]")
+
+    def _answer(self, statements: list[str]) -> None:
+        for index, statement in enumerate(statements):
+            if index:
+                self._hold()
+            for word in re.findall(r"\S+\s*", statement):
+                self._chunk({"content": word})
+        self._chunk({}, "stop")
+
+    def _hold(self) -> None:
+        """To write now and then is how one notices that the other side went away."""
+        for _ in range(int(HELD_S / BEAT_S)):
+            if self.upstream.go_on.wait(BEAT_S):
+                return
+            self._send(": still here")
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        self._send(f"data: {json.dumps({**head('chat.completion.chunk'), 'choices': [choice]})}")
+
+    def _send(self, line: str) -> None:
+        self.wfile.write(f"{line}\n\n".encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        return
 
 
 def head(kind: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class ChatHooks(CustomLogger):
                 return data
             principal = principal_of(user_api_key_dict)
             about(request_id=str(data.get("litellm_call_id", "")), user_id=principal.user_id)
-            turn = await turns.begin(self._parts(), principal, asked, api.chat)
+            turn = await while_connected(turns.begin(self._parts(), principal, asked, api.chat))
             if turn is not None and traces:
                 restored = await handover.restored(api.chat["messages"], traces, turn.tools)
                 api.chat["messages"] = await turn.fit(restored)

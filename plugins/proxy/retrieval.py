@@ -22,6 +22,7 @@ from plugins.proxy.context_window import SEARCHED, last_user
 from plugins.proxy.loop import Turn
 from plugins.proxy.offers import SEARCH
 from plugins.proxy.tool_calls import Ran, ToolCalls
+from plugins.proxy.upstream import UNCACHED
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ async def question_of(data: Mapping[str, Any], model: str, prompt: str, deadline
                 model=model,
                 messages=[{"role": "system", "content": prompt}, {"role": "user", "content": told}],
                 max_tokens=CONDENSED_TOKENS,
+                cache=dict(UNCACHED),
                 **request,
             )
     except Exception as error:  # noqa: BLE001 - whatever a provider raises, the question itself is searched

@@ -324,7 +324,8 @@ def test_charges_go_to_who_asked_whatever_the_body_says(stage: Stage) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_from_documents_is_never_taken_from_the_cache(stage: Stage, stream: bool) -> None:
     mark, rounds = marked({"calls": [search()]}, {"text": ["It is 30 days <1>."]})
-    for body in ({}, {"cache": {"no-cache": False, "no-store": False, "ttl": 600}}):
+    bodies: tuple[dict[str, Any], ...] = ({}, {"cache": {"no-cache": False, "no-store": False, "ttl": 600}})
+    for body in bodies:
         for user in ("alice", "bob"):
             assert stage.ask(rounds, user, stream=stream, **body).status_code == 200
     assert [asked.round for asked in stage.upstream.of(mark)] == [0, 1] * 4

@@ -171,6 +171,20 @@ def test_a_client_that_goes_away_ends_the_tool(stage: Stage, stream: bool, tmp_p
     assert len(stage.upstream.of(user)) == 1
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_a_client_that_goes_away_ends_the_search_before_the_model(
+    stage: Stage, stream: bool, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    asked = {"messages": [{"role": "user", "content": f"pause:{gate}"}], "rag": {"mode": "context"}}
+    connection = stage.request(None, "alice", stream=stream, **asked)
+    until(stage.tasks)
+    connection.close()
+    until(Path(f"{gate}.cancelled").exists)
+    until(lambda: not stage.tasks())
+    assert not [each for each in stage.upstream.asked if str(gate) in json.dumps(each.messages)]
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["first-round", "later-round"])
 def test_a_model_that_dies_in_mid_stream_is_an_error_object_and_the_end(stage: Stage, late: bool) -> None:
     user = a_user()
@@ -235,6 +249,12 @@ def test_a_fallback_takes_over_in_any_round_and_stays(
     seen = list(dict.fromkeys((each.round, each.model) for each in stage.upstream.of(user)))
     before = [(number, own) for number in range(broken + 1)]
     assert seen == [*before, *((number, "secondary") for number in range(broken, 3))]
+
+
+def test_an_answer_that_began_with_silence_gives_its_parallel_request_back(stage: Stage) -> None:
+    user = a_user()
+    for _ in range(2):
+        until(lambda: stage.ask([{"text": ["wait:0.7", "hello"]}], user, stream=True)[0] == 200)
 
 
 def test_silence_is_bridged_by_comments_in_every_part_of_an_answer(stage: Stage, tmp_path: Path) -> None:

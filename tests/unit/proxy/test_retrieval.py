@@ -223,7 +223,6 @@ async def test_the_words_beside_an_image_are_searched_and_the_image_stays(proxy_
 @pytest.mark.parametrize(
     "messages",
     [
-        [],
         [{"role": "assistant", "content": "Hello."}],
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
         [{"role": "user", "content": "  "}],

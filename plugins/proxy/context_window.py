@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -67,15 +67,25 @@ class Window:
         return fitted
 
     def _fitted(self, messages: list[Message], results: Sequence[Ran]) -> tuple[list[Message], str]:
-        written = before = None
-        for current, kept in attempts(messages, results):
-            written, before = _written(current, results, kept, self._before)
-            if self._limit is None or self._tokens(written) <= self._limit:
-                break
-        return written or messages, before or ""
+        kept = [len(ran.passages) for ran in results]
+        newest = newest_results(messages)
+        over = self._over(messages, results, kept)
+        for least in ([LEAST_PASSAGES if ran.id in newest else 0 for ran in results], [0] * len(results)):
+            for index, fewest in enumerate(least):
+                while over > 0 and kept[index] > fewest:
+                    kept[index] -= 1
+                    over = self._over(messages, results, kept)
+            if over > 0:
+                messages = without_oldest_turns(messages, over, self._of_message)
+                over = self._over(messages, results, kept)
+        return _written(messages, results, kept, self._before)
 
-    def _tokens(self, messages: Sequence[Message]) -> int:
-        return self._count(self._tools) + sum(map(self._of_message, messages))
+    def _over(self, messages: Sequence[Message], results: Sequence[Ran], kept: Sequence[int]) -> int:
+        """By how many tokens it is too long, with so many passages of each result."""
+        if self._limit is None:
+            return 0
+        written, _ = _written(messages, results, kept, self._before)
+        return self._count(self._tools) + sum(map(self._of_message, written)) - self._limit
 
     def _of_message(self, message: Message) -> int:
         known = self._messages.get(id(message))
@@ -103,38 +113,31 @@ class Window:
         return self._counted[text]
 
 
-def attempts(messages: list[Message], results: Sequence[Ran]) -> Iterator[tuple[list[Message], list[int]]]:
-    """Ever shorter conversations: the messages, and how many passages of each result stay."""
-    kept = [len(ran.passages) for ran in results]
-    yield messages, kept
-    newest = newest_results(messages)
-    for least in ([LEAST_PASSAGES if ran.id in newest else 0 for ran in results], [0] * len(results)):
-        for index, fewest in enumerate(least):
-            while kept[index] > fewest:
-                kept[index] -= 1
-                yield messages, kept
-        while (shorter := without_oldest_turn(messages)) is not None:
-            messages = shorter
-            yield messages, kept
-
-
 def newest_results(messages: Sequence[Message]) -> set[str]:
     """The ids of the tool results at the end; before there are any, of what was searched beforehand."""
     ids = takewhile(bool, (m.get("tool_call_id") for m in reversed(messages)))
     return {str(result) for result in ids} or {SEARCHED}
 
 
-def without_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
-    """The messages without the first turn: a user message and what answers it, up to the next one.
+def without_oldest_turns(
+    messages: Sequence[Message], excess: int, tokens_of: Callable[[Message], int]
+) -> list[Message]:
+    """The messages without as many of the first turns as have ``excess`` tokens.
 
-    System messages stay. None where only the turn of the last user message is left.
+    A turn is a user message and what answers it, up to the next one. System messages stay, and so does the
+    turn of the last user message.
     """
-    start = next((i for i, message in enumerate(messages) if not is_system(message)), len(messages))
-    end = next((i for i in range(start + 1, len(messages)) if messages[i].get("role") == "user"), None)
-    if end is None:
-        return None
-    system = [message for message in messages[start:end] if is_system(message)]
-    return [*messages[:start], *system, *messages[end:]]
+    first = next((i for i, message in enumerate(messages) if not is_system(message)), len(messages))
+    begins = [i for i, message in enumerate(messages) if message.get("role") == "user" and i > first]
+    kept: list[Message] = []
+    start = first
+    for end in begins:
+        if excess <= 0:
+            break
+        kept += filter(is_system, messages[start:end])
+        excess -= sum(tokens_of(message) for message in messages[start:end] if not is_system(message))
+        start = end
+    return [*messages[:first], *kept, *messages[start:]]
 
 
 def is_system(message: Message) -> bool:
@@ -169,8 +172,8 @@ def _written(
     given: set[int] = set()
     texts = {ran.id: _text(ran, count, given) for ran, count in zip(results, kept, strict=True)}
     written = [
-        {**message, "content": texts[message["tool_call_id"]]}
-        if message.get("role") == "tool" and message.get("tool_call_id") in texts
+        {**message, "content": texts[str(message.get("tool_call_id"))]}
+        if message.get("role") == "tool" and str(message.get("tool_call_id")) in texts
         else message
         for message in messages
     ]

@@ -116,6 +116,15 @@ async def test_a_question_that_a_guardrail_changed_is_not_written_anew() -> None
     assert again[0] == masked
 
 
+@pytest.mark.parametrize("odd", [{"tool_call_id": ["x"]}, {"content": 3}, {"content": [3, {"text": 4}]}, {}])
+async def test_odd_messages_are_left_to_the_model_to_refuse(odd: dict[str, Any]) -> None:
+    messages = [{"role": "tool", **odd}, user("q")]
+    assert await Window(3000).fit(messages, [a_result(SEARCHED)]) == [
+        messages[0],
+        user("<documents>\nNothing was found.\n</documents>\n\nq"),
+    ]
+
+
 async def test_images_and_sounds_count_without_being_looked_at() -> None:
     parts = [{"type": "image_url", "image_url": {"url": "http://unreachable.invalid/x.png"}}]
     messages = [{"role": "user", "content": parts}, assistant("A cat."), user("And now?")]

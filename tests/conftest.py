@@ -28,6 +28,7 @@ TOGETHER = {
 }
 """Files whose tests share a proxy, by its fixture: every process of pytest-xdist would start it anew."""
 
+os.environ["LITELLM_MODE"] = "PRODUCTION"  # else importing litellm reads the `.env` that `make run` writes
 os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(STARTUP)])
 gc.disable()  # while the tests are imported
 

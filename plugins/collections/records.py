@@ -178,7 +178,9 @@ class Gate:
             await self._credential_is_good(connection, principal)
             raise UnknownCollection
         if not any(self.rights.decide(principal, right, record).allowed for right in any_of):
-            raise Forbidden(f"This needs the right `{any_of[0]}` to the collection, which you do not have.")
+            raise Forbidden(
+                f"This needs the right `{any_of[0]}` to the collection `{ref}`, which you do not have."
+            )
         return record
 
     async def prepare(self, principal: Principal) -> None:

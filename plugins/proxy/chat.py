@@ -77,8 +77,11 @@ class ChatHooks(CustomLogger):
         traces = handover.take(data)
         try:
             asked = asking.read(data, turns.rag_of(data.get("model")))
-            if asked is None or (asking.is_background_task(data) and not asked.by_client):
+            if asked is None:
                 return None
+            if asking.is_background_task(data) and (asking.is_open_webui(data) or not asked.by_client):
+                asking.strip(data)  # a connection's header may name collections for every request
+                return data
             api = APIS[call_type](data, self._parts().config)
             traces = traces or handover.take(api.chat)
             asking.strip(data)

@@ -121,7 +121,7 @@ class Loop:
     ) -> None:
         self._turn = turn
         self._messages = list(messages)
-        self._before = tuple(turn.searched)
+        self._before = (*turn.searched, *turn.tools.ran)  # the latter from before the client's own tools ran
         self._ask = ask
         self._slot = slot or nullcontext()
         self._text = CitedText(turn.citations)

@@ -127,6 +127,17 @@ async def test_who_may_run_no_tool_is_told_so_when_asking_and_left_alone_otherwi
     assert "tools" not in proxy.router.requests[0]
 
 
+async def test_a_connection_that_names_collections_gets_no_tools_for_its_background_tasks(
+    proxy_with: Any,
+) -> None:
+    proxy = proxy_with(Round([text("A title")]))
+    headers = {"X-RAG-Task": "title_generation", "X-RAG-Collections": "handbook"}
+    await proxy.begin(proxy_server_request={"headers": headers})
+    [request] = proxy.router.requests
+    assert "tools" not in request
+    assert request["messages"] == QUESTION
+
+
 async def test_background_tasks_of_open_webui_get_no_tools(proxy_with: Any) -> None:
     proxy = proxy_with(Round([text("A title")]))
     await proxy.plain(messages=[{"role": "user", "content": "### Task:\nGenerate a title"}])

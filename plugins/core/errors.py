@@ -83,7 +83,7 @@ class Conflict(BundleError):
 
 
 class Unauthenticated(BundleError):
-    """Sign in: send an access token or a key as `Authorization: Bearer ...`. In Open WebUI: sign out and in."""
+    """Sign in: send an access token or a key as `Authorization: Bearer ...`. In Open WebUI: sign in anew."""
 
     def __init__(
         self, message: str | None = None, *, reason: str = "invalid_token", param: str | None = None

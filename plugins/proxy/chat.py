@@ -29,7 +29,7 @@ from plugins.proxy.apis.chat_completions import ChatCompletions
 from plugins.proxy.apis.messages import Messages
 from plugins.proxy.apis.responses import Responses
 from plugins.proxy.auth import Refusal, principal_of
-from plugins.proxy.disconnect import while_connected
+from plugins.proxy.disconnect import first_round_paid, while_connected
 from plugins.proxy.loop import Loop, Output, Turn
 from plugins.proxy.slots import parallel_slot
 from plugins.proxy.upstream import UNCACHED, ask_again, fallback_of
@@ -143,7 +143,8 @@ class ChatHooks(CustomLogger):
         outputs = self._loop(begun, response, user_api_key_dict)
         try:
             async with aclosing(outputs):
-                answer = await while_connected(api.plain(outputs, turn.citations, response))
+                with first_round_paid(data["litellm_logging_obj"]):
+                    answer = await while_connected(api.plain(outputs, turn.citations, response))
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, turn.call.request_id) from error
         # Guardrails ran on round one before this hook: they must see what the client will get. The turn

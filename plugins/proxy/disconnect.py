@@ -7,7 +7,8 @@ connection while the hooks work (LiteLLM's `cancel_on_disconnect` covers its own
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -64,6 +65,26 @@ async def while_connected(answer: Coroutine[Any, Any, T]) -> T:
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+@contextmanager
+def first_round_paid(logging: Any) -> Iterator[None]:
+    """Have a plain first round logged also where no answer comes of the later ones.
+
+    Where there are `post_call` guardrails, LiteLLM puts its log off until they have seen the answer, and
+    leaves it out where an error comes instead.
+
+    Args:
+        logging: The first round's logging object.
+    """
+    try:
+        yield
+    except BaseException:
+        log = getattr(logging, "enqueue_deferred_logging", None)
+        if log is not None:
+            logging.enqueue_deferred_logging = None
+            log()
+        raise
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:

@@ -43,6 +43,17 @@ def configuration(url: str) -> dict[str, Any]:
             "callbacks": ["tests.support.chat_entry.hooks", "tests.support.chat_entry.spend"],
             "sse_keepalive_ping_interval_seconds": 0.2,
         },
+        # With guardrails LiteLLM puts its log off until they have seen the answer.
+        "guardrails": [
+            {
+                "guardrail_name": "block",
+                "litellm_params": {
+                    "guardrail": "tests.support.chat_entry.BlockSecret",
+                    "mode": "post_call",
+                    "default_on": True,
+                },
+            }
+        ],
         "general_settings": {
             "master_key": MASTER_KEY,
             "custom_auth": "tests.support.chat_entry.authenticate",
@@ -133,7 +144,9 @@ def settled(stage: Stage, user: str, before: int) -> list[dict[str, Any]]:
     """All that the user has been charged, once the next question, which LiteLLM must let in, is logged."""
     until(lambda: stage.ask([{"text": ["hello"]}], user)[0] == 200)
     until(lambda: len(stage.paid(user)) > before)
-    return stage.paid(user)[:-1]
+    paid = stage.paid(user)
+    paid.remove(next(line for line in reversed(paid) if line["tokens"] == 13))
+    return paid
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
@@ -152,8 +165,8 @@ def test_a_client_that_goes_away_ends_the_models_round(stage: Stage, stream: boo
     # A plain first round that is cancelled has brought nothing that could be counted.
     whole, part = ([13] if late else []), (1 if late or stream else 0)
     paid = settled(stage, user, len(whole) + part)
-    assert [line["tokens"] for line in paid][: len(whole)] == whole
     assert len(paid) == len(whole) + part
+    assert [line["tokens"] for line in paid if line["tokens"] == 13] == whole
     assert all(line["completion"] > 0 for line in paid)
     assert len(stage.upstream.of(user)) == len(rounds), "nobody asks again for a client that is gone"
 
@@ -176,7 +189,8 @@ def test_a_client_that_goes_away_ends_the_search_before_the_model(
     stage: Stage, stream: bool, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    asked = {"messages": [{"role": "user", "content": f"pause:{gate}"}], "rag": {"mode": "context"}}
+    messages = [{"role": "user", "content": f"pause:{gate}"}]
+    asked: dict[str, Any] = {"messages": messages, "rag": {"mode": "context"}}
     connection = stage.request(None, "alice", stream=stream, **asked)
     until(stage.tasks)
     connection.close()

@@ -141,7 +141,7 @@ def test_the_clients_call_is_handed_back_beside_ours_and_the_conversation_goes_o
     result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
     answer = apis.client.responses.create(input=[*question, *returned, result], **options)
     second = list(answer)[-1].response if stream else answer
-    assert [item.type for item in second.output] == ["message"]
+    assert [item.type for item in second.output] == ["file_search_call", "message"], "and is shown now"
     assert second.output_text == "Sunny; 30 days [1]."
     seen = apis.upstream()["messages"]
     told = {message["content"] for message in seen if message["role"] == "tool"}
@@ -212,6 +212,13 @@ def test_what_later_rounds_would_not_know_of_is_refused(apis: Apis, name: str) -
     with pytest.raises(openai.BadRequestError, match=name) as refused:
         apis.respond("x", extra_body=given)
     assert refused.value.param == name
+
+
+def test_tools_whose_calls_could_not_be_told_apart_are_refused(apis: Apis) -> None:
+    tools: Any = [FUNCTION, {"type": "custom", "name": "patch"}]
+    with pytest.raises(openai.BadRequestError, match="make it a function") as refused:
+        apis.respond("x", tools=tools)
+    assert refused.value.param == "tools.1.type"
 
 
 def test_a_request_that_asks_for_nothing_reaches_the_model_as_it_was_sent(apis: Apis) -> None:

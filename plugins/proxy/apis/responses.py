@@ -42,6 +42,8 @@ NOT_WITH_TOOLS = {
     "background": "ask without it",
 }
 """What LiteLLM or the provider resolves in the first round alone: the later rounds would not know of it."""
+NOT_AS_CHAT = ("custom", "namespace")
+"""Tools whose calls have a form of their own here, which a chat completion's call does not tell."""
 RESULTS = "file_search_call.results"
 TEXTS = ("input_text", "output_text")
 PARAMS = frozenset(ResponsesAPIOptionalRequestParams.__annotations__) - {"metadata", "stream"}
@@ -62,6 +64,13 @@ class Responses:
             if data.get(name):
                 raise InvalidRequest(
                     f"`{name}` cannot be used when documents are searched: {advice}.", param=name
+                )
+        for index, tool in enumerate(data.get("tools") or ()):
+            if isinstance(tool, dict) and tool.get("type") in NOT_AS_CHAT:
+                raise InvalidRequest(
+                    f"A tool of type `{tool['type']}` cannot be used when documents are searched: make it a "
+                    "function.",
+                    param=f"tools.{index}.type",
                 )
         self._data = data
         self._asked = {name: data.get(name) for name in ("tools", "instructions", "tool_choice")}

@@ -153,6 +153,21 @@ def test_while_ollama_refuses_connections_extractive_answers_and_the_answer_says
     assert {c.model for c in chunks} == {"extractive"} if stream else answer.model == "extractive"
 
 
+def test_the_other_apis_answer_from_the_same_documents(running: Quickstart) -> None:
+    response = running.openai("bob").responses.create(model="extractive", input=LEAVE)
+    assert "28 days" in response.output_text
+    [search, message] = response.output
+    assert search.type == "file_search_call"
+    assert message.type == "message"
+    cited: Any = message.content[0]
+    assert {annotation.filename for annotation in cited.annotations} == {"employee-handbook.md"}
+    body = {"model": "extractive", "max_tokens": 500, "messages": messages(LEAVE)}
+    answer = running.http("bob").post("/v1/messages", json=body).json()
+    assert answer["content"][0]["text"] == response.output_text
+    opened = running.http("bob").get(answer["content"][0]["citations"][0]["source"])
+    assert opened.status_code == 200
+
+
 def test_a_question_that_nothing_answers_gets_no_citation(running: Quickstart) -> None:
     message = ask(running.openai("bob"), "xylophone zeppelin quux?").choices[0].message
     assert "nothing" in message.content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -233,3 +234,12 @@ def test_what_cannot_be_read_is_refused_and_not_an_error_of_ours(apis: Apis, bod
     answer = apis.message("x", **body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_client_that_goes_away_ends_the_model(apis: Apis, tmp_path: Path) -> None:
+    rounds = [{"calls": [SEARCH]}, {"text": ["first", f"pause:{tmp_path / 'never'}"]}]
+    messages = [{"role": "user", "content": json.dumps(rounds)}]
+    body = {"model": "scripted", "max_tokens": 500, "messages": messages, "stream": True}
+    with apis.http.stream("POST", "/v1/messages", json=body) as stream:
+        assert any("first" in line for line in stream.iter_lines())
+    until(apis.cancelled)

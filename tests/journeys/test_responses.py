@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -284,3 +285,11 @@ def test_what_cannot_be_read_is_refused_and_not_an_error_of_ours(apis: Apis, bod
     answer = apis.http.post("/v1/responses", json={"model": "scripted", **body})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_client_that_goes_away_ends_the_model(apis: Apis, tmp_path: Path) -> None:
+    rounds = [{"calls": [SEARCH]}, {"text": ["first", f"pause:{tmp_path / 'never'}"]}]
+    stream = apis.respond(rounds, stream=True)
+    assert any(event.type == "response.output_text.delta" for event in stream)
+    stream.close()
+    until(apis.cancelled)

@@ -83,6 +83,13 @@ class Apis:
         seen: dict[str, Any] = json.loads((self.folder / "seen.log").read_text().splitlines()[-1])
         return seen
 
+    def cancelled(self) -> bool:
+        """Whether a call of the scripted model was cancelled since this was last so."""
+        mark = self.folder / "seen.log.cancelled"
+        was = mark.exists()
+        mark.unlink(missing_ok=True)
+        return was
+
     def spend(self) -> list[dict[str, Any]]:
         log = self.folder / "spend.log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

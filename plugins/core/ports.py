@@ -13,7 +13,7 @@ from crawler.contracts import Filter
 from crawler.settings import Settings
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
-from plugins.core.shapes import CollectionList, CollectionView, SearchRequest, Shape
+from plugins.core.shapes import CollectionList, CollectionView, RankingOptions, SearchRequest, Shape
 
 C = TypeVar("C", bound=Settings)
 A = TypeVar("A", bound=BaseModel)
@@ -57,6 +57,7 @@ class Scope:
     """Ids; None = all that the caller may query."""
     filters: Filter | None = None
     max_num_results: int = 10
+    ranking_options: RankingOptions = field(default_factory=RankingOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from crawler.contracts import Filter
 from plugins.core.config import Mode
 from plugins.core.errors import InvalidRequest
+from plugins.core.shapes import RankingOptions
 from plugins.core.validation import invalid
 
 HEADER = "x-rag-collections"
@@ -31,6 +32,7 @@ class Rag(Strict):
     collections: list[str] | None = Field(default=None, min_length=1, max_length=32)
     filters: Filter | None = None
     max_num_results: int | None = Field(default=None, ge=1, le=50)
+    ranking_options: RankingOptions | None = None
     mode: Mode | None = None
 
 
@@ -41,6 +43,7 @@ class FileSearch(Strict):
     vector_store_ids: list[str] | None = Field(default=None, min_length=1, max_length=32)
     filters: Filter | None = None
     max_num_results: int | None = Field(default=None, ge=1, le=50)
+    ranking_options: RankingOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Asked:
     param: str | None = None
     filters: Filter | None = None
     max_num_results: int | None = None
+    ranking_options: RankingOptions | None = None
     mode: Mode | None = None
     """How the model is to come to passages; None = as its profile says."""
     by_client: bool = False
@@ -140,6 +144,7 @@ def _with(asked: Asked, given: Rag | FileSearch, collections: list[str] | None, 
         param=asked.param if collections is None else param,
         filters=given.filters or asked.filters,
         max_num_results=given.max_num_results or asked.max_num_results,
+        ranking_options=given.ranking_options or asked.ranking_options,
         by_client=True,
     )
 

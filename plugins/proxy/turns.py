@@ -13,6 +13,7 @@ from plugins.core.config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
 from plugins.core.ports import Call, QueryableCollection, Scope
+from plugins.core.shapes import RankingOptions
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.asked import Asked, drop_empty_tools, is_file_search
 from plugins.proxy.budgets import Budgets
@@ -239,5 +240,6 @@ async def _scope(
         collections=frozenset(collection.id for collection in found) if narrowed else None,
         filters=asked.filters,
         max_num_results=asked.max_num_results or profile.max_num_results,
+        ranking_options=asked.ranking_options or RankingOptions(),
     )
     return found, scope

@@ -82,6 +82,7 @@ class SearchDocuments(Tool[SearchDocumentsSettings, SearchDocumentsArguments]):
                 query=args.query,
                 filters=both(call.scope.filters, args.filters),
                 max_num_results=min(wanted, self.settings.max_num_results, call.scope.max_num_results),
+                ranking_options=call.scope.ranking_options,
             ),
         )
         return ToolResult(

@@ -7,6 +7,7 @@ import pytest
 from crawler.contracts import Comparison, Compound
 from plugins.core.errors import ToolRetry
 from plugins.core.ports import Parts, Scope
+from plugins.core.shapes import RankingOptions
 from plugins.tools.search_documents import (
     SearchDocuments,
     SearchDocumentsArguments,
@@ -51,6 +52,13 @@ async def test_without_names_the_scope_is_searched() -> None:
     scope = Scope(collections=frozenset({"vs_h", "vs_f"}))
     await a_tool(search).run(SearchDocumentsArguments(query="leave"), a_call(scope))
     assert search.collections == ["vs_f", "vs_h"]
+
+
+async def test_the_scopes_ranking_holds_for_every_search() -> None:
+    search = FakeSearch([])
+    ranking = RankingOptions(ranker="dense", score_threshold=0.4)
+    await a_tool(search).run(SearchDocumentsArguments(query="leave"), a_call(Scope(ranking_options=ranking)))
+    assert search.request.ranking_options == ranking
 
 
 @pytest.mark.parametrize("ref", ["handbook", "vs_h"])

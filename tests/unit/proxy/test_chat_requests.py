@@ -17,6 +17,9 @@ from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, QUESTION, SEARCH, WHOL
 from tests.support.fake_router import Round, text
 
 
+NARROWED = {"max_num_results": 4, "ranking_options": {"score_threshold": 0.3}}
+
+
 class NoSecrets(CustomGuardrail):
     """Refuses answers that say SECRET, and remembers what it saw."""
 
@@ -49,8 +52,8 @@ async def test_a_request_that_asks_for_nothing_of_ours_is_not_changed(proxy_with
 @pytest.mark.parametrize(
     "body",
     [
-        {"tools": [{"type": "file_search", "vector_store_ids": ["handbook"], "max_num_results": 4}]},
-        {"rag": {"collections": ["handbook"], "max_num_results": 4}},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["handbook"], **NARROWED}]},
+        {"rag": {"collections": ["handbook"], **NARROWED}},
     ],
 )
 async def test_asked_for_by_the_body_tools_are_offered_and_the_asking_is_removed(
@@ -62,6 +65,7 @@ async def test_asked_for_by_the_body_tools_are_offered_and_the_asking_is_removed
     assert "rag" not in proxy.router.requests[0]
     assert proxy.tool.calls[0].scope.collections == {"vs_h"}
     assert proxy.tool.calls[0].scope.max_num_results == 4
+    assert proxy.tool.calls[0].scope.ranking_options.score_threshold == 0.3
 
 
 async def test_asked_for_by_a_header_tools_are_offered(proxy_with: Any) -> None:

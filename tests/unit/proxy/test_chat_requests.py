@@ -16,7 +16,6 @@ from plugins.proxy.chat import ChatHooks
 from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, QUESTION, SEARCH, WHOLE, said
 from tests.support.fake_router import Round, text
 
-
 NARROWED = {"max_num_results": 4, "ranking_options": {"score_threshold": 0.3}}
 
 

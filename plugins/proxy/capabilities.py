@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import litellm
+from litellm.litellm_core_utils.get_model_cost_map import GetModelCostMap
 from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
 from litellm.llms.ollama.common_utils import OllamaModelInfo
 from litellm.proxy import proxy_server
@@ -45,7 +46,7 @@ class Capabilities:
         if provider in OLLAMA:
             return await self._of_ollama(name, params)
         info = _known(params)
-        return None if info is None else litellm.supports_function_calling(name, provider)
+        return None if info is None else info.get("supports_function_calling") is True
 
     async def _of_ollama(self, name: str, params: Mapping[str, Any]) -> bool | None:
         server = OllamaModelInfo.get_server_api_base(params.get("api_base"))
@@ -97,14 +98,16 @@ def _provider(params: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _known(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """LiteLLM's own entry of a model that is not Ollama's: its router adds one for each that is configured,
-    which says nothing."""
+    """What LiteLLM's list says of a provider's model.
+
+    Its router adds each configured model to the list that its own functions read, and these no longer tell an
+    unknown model from one that can do nothing.
+    """
     name, provider = _provider(params)
-    try:
-        info = litellm.get_model_info(name, provider)
-    except Exception:  # noqa: BLE001 - a plain Exception says that the model is not known
-        return None
-    return info if "litellm_provider" in litellm.model_cost.get(info["key"], {}) else None
+    known = GetModelCostMap.loaded_model_cost_map()
+    entry = known.get(f"{provider}/{name}") or known.get(name) or {}
+    # as `vertex_ai-language-models`
+    return entry if provider and str(entry.get("litellm_provider")).startswith(provider) else None
 
 
 async def _shown(server: str, name: str, api_key: str | None) -> bool | None:

@@ -73,6 +73,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"model": "openai/gpt-4o"}, True),
         ({"model": "bedrock/ai21.j2-ultra-v1"}, False),
         ({"model": "openai/own-2", "api_base": "http://127.0.0.1:1"}, True),
+        ({"model": "openai/j2-light", "api_base": "http://127.0.0.1:1"}, True),
         ({"model": "hosted_vllm/own-3", "api_base": "http://127.0.0.1:1"}, True),
     ],
 )
@@ -88,6 +89,12 @@ async def test_one_deployment_that_does_not_call_functions_decides_for_all(model
         {"model": "openai/gpt-4o"}, {"model": "openai/own-4", "info": {"supports_function_calling": False}}
     )
     assert await Capabilities().calls_functions("model") is False
+
+
+async def test_an_unknown_model_with_several_deployments_calls_functions(models: Any) -> None:
+    own = {"model": "openai/own-5", "info": {"mode": "chat", "max_input_tokens": 4096}}
+    models(*({**own, "api_base": f"http://127.0.0.1:{port}"} for port in (1, 2)))
+    assert await Capabilities().calls_functions("model") is True
 
 
 async def test_a_model_that_the_proxy_does_not_have_calls_functions(models: Any) -> None:

@@ -266,7 +266,7 @@ def test_the_cache_gives_nobody_what_another_got(on: Stage, stream: bool) -> Non
     options["json"] |= {"model": "greedy", "messages": [{"role": "user", "content": greedy}]}
     answers = [on.client(who).post(CHAT, **options).text for who in (INSIDER, "query", INSIDER, "manage")]
     ids = [re.findall(r'"id": ?"(chatcmpl-[^"]+)"', answer)[0] for answer in answers]
-    assert ids[0] == ids[2], "the cache is on"
+    assert len(set(ids)) == len(ids), "it is off where our tools take part"
     assert [CLOSED_TEXT in answer for answer in answers] == [True, False, True, False]
     assert all(OPEN_TEXT in answer for answer in answers)
 

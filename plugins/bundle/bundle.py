@@ -154,6 +154,7 @@ class Bundle:
             names,
             read_prompt(config, config.chat.context_prompt) or prompt,
             read_prompt(config, config.chat.condense_prompt),
+            self.searcher.check_filter,
         )
         self.hooks = ChatHooks(lambda: chat)
         self.routers = [

@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawler.contracts import Audience, ForeignHit, Hit, Layout, Query, Ranker, Store
+from crawler.contracts import Audience, Filter, ForeignHit, Hit, Layout, Query, Ranker, Store
 from crawler.errors import StoreMismatch, StoreRefused
+from crawler.stores import check_filter
 from plugins.collections import tables
 from plugins.collections.adoption import Adopter
 from plugins.collections.database import Database
@@ -159,6 +160,14 @@ class Searcher:
         )
         dressed = await self._dress(principal, record, hits)
         return [_passage(record, current, hit) for current, hit in dressed]
+
+    def check_filter(self, filters: Filter) -> None:
+        """Whether searches can use the filter.
+
+        Raises:
+            FilterError: An unknown field (named in ``param``), a wrong type, or too large a filter.
+        """
+        check_filter(filters, self._config.fields)
 
     async def queryable(
         self, principal: Principal, named: Sequence[str] | None = None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from plugins.core.ports import Passage
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""All control characters but newline and tab."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""All control characters but newline and tab, and those that turn the direction of what follows."""
 
 
 def printable(text: str) -> str:

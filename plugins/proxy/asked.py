@@ -20,6 +20,10 @@ TASK_HEADER = "x-rag-task"
 """Set in Open WebUI's connection to its template ``{{TASK}}``: empty for a question."""
 TASK = "### Task:"
 """How Open WebUI's background requests (titles, tags, follow-ups) begin where that header is not set."""
+MAX_COLLECTIONS = 32
+"""Named in one request."""
+MAX_VALUES = 5000
+"""In an object of ours; to look at more, and tell what is wrong with each, would take seconds."""
 
 
 class Strict(BaseModel):
@@ -29,7 +33,7 @@ class Strict(BaseModel):
 class Rag(Strict):
     """The body's ``rag`` object."""
 
-    collections: list[str] | None = Field(default=None, min_length=1, max_length=32)
+    collections: list[str] | None = Field(default=None, min_length=1, max_length=MAX_COLLECTIONS)
     filters: Filter | None = None
     max_num_results: int | None = Field(default=None, ge=1, le=50)
     ranking_options: RankingOptions | None = None
@@ -40,7 +44,7 @@ class FileSearch(Strict):
     """OpenAI's tool: https://platform.openai.com/docs/guides/tools-file-search"""
 
     type: Literal["file_search"]
-    vector_store_ids: list[str] | None = Field(default=None, min_length=1, max_length=32)
+    vector_store_ids: list[str] | None = Field(default=None, min_length=1, max_length=MAX_COLLECTIONS)
     filters: Filter | None = None
     max_num_results: int | None = Field(default=None, ge=1, le=50)
     ranking_options: RankingOptions | None = None
@@ -78,8 +82,10 @@ def read(data: Mapping[str, Any], rag: bool | str | None) -> Asked | None:
     header = headers(data).get(HEADER)
     if header is not None:
         names = tuple(name.strip() for name in header.split(",") if name.strip())
-        if not names:
-            raise InvalidRequest(f"the header {HEADER} names no collection", param=HEADER)
+        if not 1 <= len(names) <= MAX_COLLECTIONS:
+            raise InvalidRequest(
+                f"the header {HEADER} must name 1 to {MAX_COLLECTIONS} collections", param=HEADER
+            )
         asked = replace(asked, collections=names, param=HEADER, by_client=True)
     tools = data.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
@@ -150,7 +156,23 @@ def _with(asked: Asked, given: Rag | FileSearch, collections: list[str] | None, 
 
 
 def _validated(model: type[Any], given: Any, param: str) -> Any:
+    if _is_larger_than(MAX_VALUES, given):
+        raise InvalidRequest(f"{param}: has more than {MAX_VALUES:,} values", param=param)
     try:
         return model.model_validate(given)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False), given, param) from error
+
+
+def _is_larger_than(limit: int, value: Any) -> bool:
+    """Whether there are more values in it, at any depth."""
+    left = [value]
+    for _ in range(limit + 1):
+        if not left:
+            return False
+        value = left.pop()
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return True

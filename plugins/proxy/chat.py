@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import litellm
 from litellm.caching.dual_cache import DualCache
+from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy import proxy_server
 from litellm.proxy._types import UserAPIKeyAuth
@@ -40,6 +41,8 @@ APIS: dict[str, Callable[[dict[str, Any], ChatConfig], Api]] = {
     "anthropic_messages": lambda data, _: Messages(data),
 }
 """By LiteLLM's call types."""
+LIMITER = "parallel_request_limiter"
+"""LiteLLM's name of the hook that counts requests and tokens a minute, and requests at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class ChatHooks(CustomLogger):
         """
         if call_type not in APIS:
             return None
-        self._come_first()
+        self._take_place()
         traces = handover.take(data)
         try:
             asked = asking.read(data, turns.rag_of(data.get("model")))
@@ -162,11 +165,18 @@ class ChatHooks(CustomLogger):
         ask = ask_again(chat, first, turn.structured)
         return Loop(turn, chat["messages"], ask, parallel_slot(auth)).run(begun.api.chunks(first))
 
-    def _come_first(self) -> None:
-        """Stand before all guardrails in LiteLLM's callbacks: a stream goes through them in this order."""
-        if litellm.callbacks and litellm.callbacks[0] is not self and self in litellm.callbacks:
-            litellm.callbacks.remove(self)
-            litellm.callbacks.insert(0, self)
+    def _take_place(self) -> None:
+        """Stand behind LiteLLM's limiter: what it refuses must not have searched, nor asked a model. And
+        before all guardrails: a stream goes through the callbacks in their order."""
+        if self not in litellm.callbacks:
+            return
+        limiter = proxy_server.proxy_logging_obj.get_proxy_hook(LIMITER)
+        others = [callback for callback in litellm.callbacks if callback is not self]
+        plain = [callback for callback in others if not isinstance(callback, CustomGuardrail)]
+        behind = plain.index(limiter) + 1 if limiter in plain else 0
+        ordered = [*plain[:behind], self, *(other for other in others if other not in plain[:behind])]
+        if ordered != litellm.callbacks:
+            litellm.callbacks[:] = ordered
 
 
 class ChatRefusal(Refusal):

@@ -22,7 +22,7 @@ _SEPARATOR = r"[,;\uff0c\uff1b\u3001]"
 _OPENING = "[\uff3b\u3010"
 _OPEN, _CLOSE = r"[\[\uff3b\u3010]", r"[\]\uff3d\u3011]"
 _ITEM = rf"\^?\d{{1,6}}(?:{_SPACE}{_DASH}{_SPACE}\d{{1,6}})?"
-_SOURCE = r"(?P<source>(?P<part>:\d{1,6})?\u2020[^\]\uff3d\u3011\n]*)?"
+_SOURCE = r"(?P<source>(?P<part>:\d{1,6})?\u2020[^\]\uff3d\u3011\n]{0,80})?"
 _ITEMS = rf"{_ITEM}(?:{_SPACE}{_SEPARATOR}{_SPACE}{_ITEM})*"
 MARK = re.compile(rf"{_OPEN}{_SPACE}(?P<items>{_ITEMS}){_SPACE}{_SOURCE}{_SPACE}{_CLOSE}")
 """``[1]``, ``[1, 2]``, ``[1-3]``, ``[^1]``, full-width brackets and digits, and ``【1†source】``."""
@@ -33,8 +33,8 @@ OPENED = re.compile(
 )
 """The end of a text that may be the beginning of a citation."""
 
-_TARGET = r"(?:[</#]|\.{1,2}/|www\.|mailto:|[a-z][a-z0-9+.-]{0,11}://)"
-_TARGET_BEGUN = r"(?:\.{1,2}|[a-z][a-z0-9+.-]{0,11}(?::/?)?)?\Z"
+_TARGET = r"(?:[</#]|\.{1,2}/|www\.|[a-z][a-z0-9+.-]{0,11}:\S)"
+_TARGET_BEGUN = r"(?:\.{1,2}|[a-z][a-z0-9+.-]{0,11}:?)?\Z"
 _LINK = re.compile(rf"\({_TARGET}|\{{", re.IGNORECASE)
 _LINK_BEGUN = re.compile(rf"\Z|\({_TARGET_BEGUN}", re.IGNORECASE)
 _DEFINITION = re.compile(rf":[ \t]{{0,3}}{_TARGET}", re.IGNORECASE)
@@ -42,7 +42,7 @@ _DEFINITION_BEGUN = re.compile(rf":[ \t]{{0,3}}{_TARGET_BEGUN}", re.IGNORECASE)
 
 _SPECIAL = re.compile(r"[\[\uff3b\u3010`~\\\n]")
 _IN_SPAN = re.compile(r"[`\n]")
-_LINE_BEGUN = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+[ \t>]*){0,4}")
+_LINE_BEGUN = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t][ \t>]*){0,4}")
 """What may stand before a fence: the signs of quotes and lists."""
 _MAX_LINE = 200
 """Characters of a line's beginning that are looked at."""

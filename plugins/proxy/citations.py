@@ -214,9 +214,9 @@ class CitedText:
         return self._counted(space)
 
     def _leave_out(self) -> str:
-        # What stands around it must not become a citation: `[1[9]]`.
-        nested = OPENED.search(self._last + self._space)
-        if nested:
+        # What stands around it must become neither a citation, `[1[9]]`, nor a link, `[x]([9]data:...)`.
+        before = self._last + self._space
+        if OPENED.search(before) or before.endswith("]("):
             return self._freed("[") + self._counted("\u2026")
         self._left_out = True
         return ""

@@ -9,6 +9,7 @@ from typing import Any
 from litellm import token_counter
 
 from plugins.core.identity import Principal
+from plugins.core.passages import printable
 from plugins.core.ports import QueryableCollection
 from plugins.core.toolbox import Toolbox
 
@@ -86,7 +87,7 @@ def _line(collection: QueryableCollection) -> str:
 
 def _in_one_line(text: str) -> str:
     """A description must not look like another collection."""
-    return " ".join(text.split())
+    return " ".join(printable(text).split())
 
 
 def _extended(schema: dict[str, Any], listing: str) -> dict[str, Any]:

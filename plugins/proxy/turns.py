@@ -9,6 +9,7 @@ from typing import Any
 
 from litellm.proxy import proxy_server
 
+from crawler.contracts import Filter
 from plugins.core.config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
@@ -42,6 +43,7 @@ class ChatParts:
         sources: Names of the identity sources, which the subjects of budgets are of.
         context_prompt: The one for a model that is given passages and cannot search.
         condense_prompt: The one that makes one question of a conversation; empty = that is not done.
+        check_filter: Raises FilterError for one that searches cannot use.
     """
 
     toolbox: Toolbox
@@ -51,6 +53,7 @@ class ChatParts:
     sources: Collection[str] = ()
     context_prompt: str = ""
     condense_prompt: str = ""
+    check_filter: Callable[[Filter], None] | None = None
     capabilities: Capabilities = field(default_factory=Capabilities)
     budgets: Budgets = field(init=False)
 
@@ -82,6 +85,7 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
     names = frozenset(schema["function"]["name"] for schema in schemas)
     own = client_tools(data, names)
     offer(data, schemas)
+    check_choice(data, names, own)
     messages = data["messages"]
     budget = parts.budgets.of(principal)
     turn = Turn(
@@ -158,6 +162,8 @@ def check_shape(data: Mapping[str, Any]) -> None:
         raise InvalidRequest("`tools` must be a list of tools", param="tools")
     if not isinstance(data.get("stream_options") or {}, dict):
         raise InvalidRequest("`stream_options` must be an object", param="stream_options")
+    if "," in str(data.get("model")):  # LiteLLM would ask each of them
+        raise InvalidRequest("`model` must be one model when documents are searched", param="model")
     if (data.get("n") or 1) != 1:
         raise InvalidRequest("`n` must be 1 when documents are searched", param="n")
 
@@ -199,6 +205,19 @@ def client_tools(data: dict[str, Any], offered: frozenset[str]) -> list[str | No
     return names
 
 
+def check_choice(data: Mapping[str, Any], offered: frozenset[str], own: Sequence[str | None]) -> None:
+    """Whether the function that the model is to call is one that it is offered.
+
+    Raises:
+        InvalidRequest: It is not.
+    """
+    choice = data.get("tool_choice")
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if isinstance(name, str) and name not in offered and name not in own and None not in own:
+        raise InvalidRequest(f"tool_choice: there is no tool `{name[:100]}`", param="tool_choice")
+
+
 def with_prompt(messages: Sequence[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:
     """The messages with our instructions first, in one system message with the client's where it leads."""
     if messages and messages[0].get("role") in ("system", "developer"):
@@ -232,6 +251,8 @@ async def _scope(
     except BundleError as error:
         error.param = error.param or asked.param
         raise
+    if asked.filters is not None and parts.check_filter is not None:
+        parts.check_filter(asked.filters)
     narrowed = asked.collections is not None
     if not narrowed and profile.collections is not None:
         narrowed, names = True, profile.collections

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from crawler.settings import Settings
+from plugins.core.passages import printable
 from plugins.core.ports import Call, Tool, ToolResult
 from plugins.core.shapes import CollectionView, Shape
 
@@ -50,5 +51,5 @@ def _line(view: CollectionView) -> str:
     searchable = "query" in view.permissions or "manage" in view.permissions
     note = f"{view.documents} documents" if searchable else "you may not search it"
     # In one line: a description must not look like another collection.
-    description = f": {' '.join(view.description.split())}" if view.description else ""
+    description = f": {' '.join(printable(view.description).split())}" if view.description else ""
     return f"- {view.name} ({note}){description}"

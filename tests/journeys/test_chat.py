@@ -113,6 +113,13 @@ def test_a_filter_of_file_search_holds_for_every_search(running: Quickstart) -> 
     assert sources(answer.choices[0].message) == {"onboarding.html"}
 
 
+def test_a_filter_on_a_field_that_there_is_not_is_refused_naming_it(running: Quickstart) -> None:
+    wrong = {"type": "eq", "key": "colour", "value": "red"}
+    with pytest.raises(openai.BadRequestError, match="`colour` is not a field") as refused:
+        ask(running.openai("bob"), LEAVE, extra_body={"rag": {"filters": wrong}})
+    assert refused.value.param == "colour"
+
+
 def test_chat_tells_nobody_what_search_refuses(running: Quickstart) -> None:
     for person in ("bob", "carol"):
         message = ask(running.openai(person), REVENUE).choices[0].message

@@ -9,6 +9,8 @@ import litellm
 import pytest
 from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy import proxy_server
 from litellm.types.guardrails import GuardrailEventHooks
 
 from plugins.proxy.auth import Refusal
@@ -98,7 +100,12 @@ async def test_a_profile_narrows_to_those_of_its_collections_that_the_caller_may
         ({"rag": "yes"}, 400, "rag"),
         ({"rag": {"max_num_results": 0}}, 400, "rag.max_num_results"),
         ({"rag": {"filters": {"type": "eq"}}}, 400, "rag.filters.key"),
+        ({"rag": {"filters": {"type": "in", "key": "k", "value": [{}] * 6000}}}, 400, "rag"),
+        ({"tools": [{"type": "file_search", "filters": [[[0] * 6000]]}]}, 400, "tools.0"),
+        ({"proxy_server_request": {"headers": {"X-RAG-Collections": "a," * 33}}}, 400, "x-rag-collections"),
         ({"n": 2}, 400, "n"),
+        ({"model": "rag-model,plain", "rag": {}}, 400, "model"),
+        ({"tool_choice": {"type": "function", "function": {"name": "nosuch"}}}, 400, "tool_choice"),
         ({"messages": "hello"}, 400, "messages"),
         ({"messages": None}, 400, "messages"),
         ({"tools": "all"}, 400, "tools"),
@@ -224,6 +231,22 @@ async def test_the_hooks_stand_before_guardrails_so_that_these_see_the_final_str
     await proxy.stream()
     assert litellm.callbacks[0] is proxy.hooks
     assert len(litellm.callbacks) == 2
+
+
+async def test_the_hooks_stand_behind_litellms_limiter_wherever_guardrails_are(
+    proxy_with: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, guardrail, limiter, other = (
+        proxy_with(Round([text("hi")])),
+        NoSecrets(),
+        CustomLogger(),
+        CustomLogger(),
+    )
+    hooks = {"parallel_request_limiter": limiter}
+    monkeypatch.setattr(proxy_server.proxy_logging_obj, "get_proxy_hook", hooks.get)
+    litellm.callbacks[:] = [proxy.hooks, guardrail, limiter, other]
+    await proxy.begin()
+    assert litellm.callbacks == [limiter, proxy.hooks, guardrail, other]
 
 
 def test_the_hooks_are_on_the_leaf_class_where_litellm_looks_for_them() -> None:

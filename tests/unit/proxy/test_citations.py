@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from itertools import pairwise
 from typing import Any
 
@@ -120,6 +121,7 @@ def test_a_wide_range_counts_by_its_ends() -> None:
         ("[0]", ""),
         ("[1[77]]", "[1…]"),
         ("[[77]1]", "[…1]"),
+        ("[x]([77]data:x)", "[x](…data:x)"),
         ("`a`[77]`b`", "`a` `b`"),
         ("**[77]**", "****"),
     ],
@@ -143,6 +145,7 @@ UNTOUCHED = [
     "[7](https://example.com/a)",
     "![7](/images/7.png)",
     "[7](#note)",
+    "[7](javascript:x)",
     "[7]: https://example.com",
     "[^7]: <https://example.com>",
     "\\[7\\]",
@@ -178,6 +181,27 @@ def test_code_links_and_escaped_brackets_are_no_citations(text: str) -> None:
 )
 def test_what_stands_beside_code_and_links_is_cited(answer: str, expected: str) -> None:
     assert shown(answer) == expected
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "\n".join([f"{('-' + ' ' * 40) * 4}x```a", "```"] * 400),
+        "[1\u2020" * 100_000,
+        "[" * 300_000,
+        "`" * 300_000,
+        "[1, " * 75_000,
+    ],
+)
+def test_a_hostile_text_is_read_in_one_go(hostile: str) -> None:
+    """One that is read again and again takes minutes: the alarm ends that."""
+    signal.alarm(60)
+    try:
+        citations = passages(2)
+        citations.begin_above([{"role": "user", "content": hostile}])
+        assert answered(citations, hostile)[0]
+    finally:
+        signal.alarm(0)
 
 
 def test_what_is_held_back_is_short_and_nothing_is_at_the_end() -> None:

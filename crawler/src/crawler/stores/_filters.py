@@ -83,9 +83,18 @@ def within(audience: Audience, filters: Filter | None, fields: Mapping[str, Fiel
     """
     if filters is None:
         return admitted(audience)
+    return f"({checked(filters, fields)}) and {admitted(audience)}"
+
+
+def checked(filters: Filter, fields: Mapping[str, FieldType]) -> str:
+    """The expression of a filter alone.
+
+    Raises:
+        FilterError: As `within`.
+    """
     if sum(1 for _ in _comparisons(filters, 1)) > MAX_COMPARISONS:
         raise FilterError(f"A filter may have at most {MAX_COMPARISONS} comparisons.")
-    return f"({_expression(filters, fields)}) and {admitted(audience)}"
+    return _expression(filters, fields)
 
 
 def of_document(document_id: str, revision: str | None = None, *, without: str | None = None) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 from plugins.core.errors import InvalidRequest
 
+NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dataclass_type", "dict_type"})
+"""Pydantic's types of errors whose words name classes and dictionaries of Python."""
+
 
 def read_json(text: str | bytes) -> Any:
     """JSON whose texts are Unicode (RFC 8259, section 8.2): no answer could hold others.
@@ -37,9 +40,11 @@ def invalid(mistakes: Sequence[Any], given: Any, prefix: str = "") -> InvalidReq
     paths = [_path(mistake["loc"], given, mistake["type"] == "missing") for mistake in mistakes]
     deepest = max(range(len(paths)), key=lambda i: len(paths[i]))
     path = ".".join(part for part in (prefix, *paths[deepest]) if part)
-    message = str(mistakes[deepest]["msg"])
-    if mistakes[deepest]["type"] == "extra_forbidden":
+    kind, message = mistakes[deepest]["type"], str(mistakes[deepest]["msg"])
+    if kind == "extra_forbidden":
         message = "there is no such field"
+    elif kind in NO_OBJECT:
+        message = "must be a JSON object"
     sentence = message[0].lower() + message[1:]
     return InvalidRequest(f"{path}: {sentence}" if path else sentence, param=path or None)
 

@@ -21,6 +21,7 @@ Limit = Literal["max_rounds", "max_tool_calls", "max_tokens", "deadline"]
 
 NO_RESULT = "Nothing was found."
 NOT_RUN = "Not run: this answer may use no more {spent}. Answer with what you have, and say what is missing."
+WRONG = "Not run: the arguments of `{name}` were wrong too often. Answer without it."
 SPENT: dict[Limit, str] = {
     "max_rounds": "rounds of tool calls",
     "max_tool_calls": "tool calls",
@@ -28,7 +29,7 @@ SPENT: dict[Limit, str] = {
     "deadline": "time",
 }
 MAX_RETRIES = 2
-"""How often a tool's arguments may be mended in one answer."""
+"""How often a tool's arguments may be mended in one answer; after that it is not run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class ToolCalls:
         """Why a call is not run, in words for the model."""
         if call.name not in self._offered:
             return f"There is no tool `{call.name[:100]}`; there are: {', '.join(sorted(self._offered))}."
+        if self._retries[call.name] > MAX_RETRIES:
+            return WRONG.format(name=call.name)
         if spent is None and self.left <= 0:
             spent = "max_tool_calls"
         return None if spent is None else NOT_RUN.format(spent=SPENT[spent])

@@ -126,7 +126,8 @@ async def test_a_call_that_failed_may_be_made_again() -> None:
 
 
 async def test_wrong_arguments_go_back_twice_for_each_tool_and_then_it_is_to_do_without() -> None:
-    run = tools(Scripted()).run
+    tool = Scripted()
+    run = tools(tool).run
     wrong = ('{"result": ', "{}", '{"result": 3}')
     texts = [told(await run(calls(arguments)))[0] for arguments in wrong]
     assert all(text.startswith("Error: ") for text in texts)
@@ -135,6 +136,16 @@ async def test_wrong_arguments_go_back_twice_for_each_tool_and_then_it_is_to_do_
     assert "result" in texts[1]
     [other] = told(await run(calls("{}", name="other")))
     assert "Do not call" not in other
+    [refused] = told(await run(calls('{"result": "x"}')))
+    assert refused == "Not run: the arguments of `do` were wrong too often. Answer without it."
+    assert told(await run(calls('{"result": "x"}', name="other"))) == ["did x"]
+    assert tool.runs == ["x"]
+
+
+@pytest.mark.parametrize("arguments", ["[]", '"x"', "3", "null"])
+async def test_arguments_that_are_no_object_are_told_so_without_a_name_of_ours(arguments: str) -> None:
+    [text] = told(await tools(Scripted()).run(calls(arguments)))
+    assert text == "Error: arguments: must be a JSON object"
 
 
 async def test_an_unknown_tool_is_answered_with_those_that_there_are() -> None:

@@ -17,7 +17,8 @@ from litellm.types.utils import (
 )
 
 HELD_BACK = frozenset({"tool_calls", "role"})
-REASONING = frozenset({"reasoning_content", "reasoning", "thinking_blocks"})
+NOT_RETURNED = frozenset({"reasoning_content", "reasoning", "thinking_blocks", "refusal"})
+"""Of the provider's fields: strict endpoints refuse a prompt that has them."""
 
 
 class Slot:
@@ -112,7 +113,7 @@ class Round:
         fields = {
             key: value
             for key, value in (message.pop("provider_specific_fields", None) or {}).items()
-            if key not in REASONING
+            if value is not None and key not in NOT_RETURNED
         }
         if fields:
             message["provider_specific_fields"] = fields

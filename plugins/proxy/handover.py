@@ -35,7 +35,7 @@ MAX_TRACES = 16
 """Of one request: the answers since the last question."""
 
 Called = tuple[str, str] | None
-"""Name and arguments of a call of ours; None is the place of one of the client's."""
+"""Name and arguments of a call that is not the client's; None is the place of one that is."""
 ROUNDS = TypeAdapter(list[list[Called]])
 
 

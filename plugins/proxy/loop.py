@@ -27,7 +27,7 @@ from plugins.proxy.citations import Citations, CitedText, Span
 from plugins.proxy.context_window import Window
 from plugins.proxy.handover import Called, ids_of, with_trace
 from plugins.proxy.tool_calls import Limit, Ran, ToolCalls
-from plugins.proxy.upstream import Ask, Chunks, public
+from plugins.proxy.upstream import Ask, Chunks, fallback_of, public
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,9 @@ class Loop:
         self._hidden: dict[str, Any] = {}
         self._begun = False
         self._new_round = False
+        self._reasoned = False
+        self._new_thought = False
+        """Whether the next reasoning is a later round's first, after an earlier one's."""
         self._offering = bool(turn.offered)
         """Whether the round that runs may call our tools."""
         self._answering = False
@@ -209,14 +212,17 @@ class Loop:
         return "max_rounds" if rounds >= budget.max_rounds else None
 
     async def _next(self, stream: Chunks) -> ModelResponseStream | None:
-        """The next chunk; None at the end, and where the time for tools is over before anything was said."""
-        waits_for_tools = self._offering and not self._answering
+        """The next chunk; None at the end, and where the time for tools is over before anything was said.
+
+        What has begun to answer is bounded by LiteLLM's own timeouts alone.
+        """
+        seconds = None if self._answering else self._seconds_left(for_tools=self._offering)
         try:
-            async with asyncio.timeout(self._seconds_left(for_tools=waits_for_tools)) as limit:
+            async with asyncio.timeout(seconds) as limit:
                 return await anext(stream, None)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
-                if waits_for_tools:
+                if self._offering:
                     self._limit = "deadline"
                     return None
                 raise DeadlineExceeded from error
@@ -238,7 +244,7 @@ class Loop:
 
     async def _asked(self) -> Chunks | None:
         """None where there was no time to begin."""
-        self._new_round, self._answering = True, False
+        self._new_round, self._new_thought, self._answering = True, self._reasoned, False
         try:
             async with asyncio.timeout(self._seconds_left(for_tools=self._offering)) as limit:
                 return await self._ask(await self._turn.fit(self._messages), self._offering)
@@ -256,7 +262,7 @@ class Loop:
         if not self._id:
             self._id, self._created = chunk.id, chunk.created
         if not self._begun:
-            self._model = chunk.model
+            self._model = fallback_of(stream) or chunk.model
             self._hidden = {**getattr(stream, "_hidden_params", {}), **getattr(chunk, "_hidden_params", {})}
 
     def _searched(self) -> list[Activity]:
@@ -270,13 +276,18 @@ class Loop:
 
     def _shown(self, chunk: ModelResponseStream, delta: dict[str, Any]) -> dict[str, Any]:
         """The delta as the client gets it, its text rewritten and remembered."""
+        if thought := delta.get("reasoning_content"):
+            if self._new_thought:
+                delta = {**delta, "reasoning_content": f"\n\n{thought}"}
+            self._reasoned, self._new_thought = True, False
         content = delta.get("content")
         if not isinstance(content, str):
             return delta
-        if self._turn.structured:
-            # JSON: what was said before it would break it, and `[1, 2]` is data there
-            return {k: v for k, v in delta.items() if k != "content"} if self._offering else delta
+        if self._turn.structured and self._offering:  # what is said before JSON would break it
+            return {k: v for k, v in delta.items() if k != "content"}
         self._answering = True
+        if self._turn.structured:  # `[1, 2]` is data there
+            return delta
         if self._new_round and self._text.ends_in_a_word:
             content = f"\n\n{content.lstrip()}"
         self._new_round = False
@@ -316,7 +327,7 @@ class Loop:
         for ran in self._turn.tools.planned(calls):
             if self._turn.is_client(ran.name):
                 found.append(None)
-            elif ran.name in self._turn.offered:
+            else:  # also of a tool that there is not: the model is told so when the client returns
                 found.append((ran.name, ran.arguments))
         return found
 

@@ -158,14 +158,26 @@ async def test_an_answer_that_runs_is_not_cut_at_the_deadline(proxy_with: Any) -
     assert limits(begun) == []
 
 
-async def test_the_last_answer_has_as_long_again_and_no_longer(proxy_with: Any) -> None:
+async def test_a_last_answer_that_says_nothing_has_as_long_again_and_no_longer(proxy_with: Any) -> None:
     never = asyncio.Event()
     proxy = proxy_with(
         Round([SEARCH], waits_for=never),
-        Round([text("a"), text("b")], waits_for=never),
+        Round([text("a")], waits_for=never),
         config=ChatConfig(deadline_s=0.1),
     )
     with pytest.raises(Refusal) as refused:
         await proxy.stream()
     assert refused.value.code == "504"
     assert proxy.router.streams[1].closed
+
+
+@pytest.mark.parametrize("asked", [{}, {"response_format": {"type": "json_object"}}])
+async def test_a_last_answer_that_has_begun_is_not_cut_either(proxy_with: Any, asked: dict[str, Any]) -> None:
+    gate = asyncio.Event()
+    running = Round([text('{"days":'), text(" 30}")], waits_for=gate)
+    proxy = proxy_with(Round([SEARCH]), running, config=ChatConfig(max_rounds=1, deadline_s=0.2))
+    chunks = proxy.chunks(await proxy.begin(stream=True, **asked))
+    begun = [await anext(chunks)]
+    asyncio.get_running_loop().call_later(0.45, gate.set)
+    begun += [chunk async for chunk in chunks]
+    assert said(begun) == '{"days": 30}'

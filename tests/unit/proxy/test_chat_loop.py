@@ -217,7 +217,7 @@ async def test_an_error_of_a_later_round_names_nothing_internal(
 
 async def test_the_deadline_ends_a_model_that_does_not_go_on(proxy_with: Any) -> None:
     never = asyncio.Event()
-    slow = Round([text("a"), text("b")], waits_for=never)
+    slow = Round([text("a")], waits_for=never)
     proxy = proxy_with(Round([SEARCH]), slow, config=ChatConfig(deadline_s=0.05))
     with pytest.raises(Refusal) as refused:
         await proxy.stream()
@@ -240,6 +240,17 @@ async def test_the_answer_names_the_model_that_a_fallback_chose_and_goes_on_with
     assert proxy.router.requests[1]["model"] == "extractive"
 
 
+async def test_a_fallback_of_a_later_round_is_named_where_nothing_was_said_before(proxy_with: Any) -> None:
+    async def models(*rounds: Round) -> set[str]:
+        proxy = proxy_with(*rounds)
+        first = await proxy.begin(stream=True)
+        proxy.router.fallback = "extractive"
+        return {chunk.model for chunk in [chunk async for chunk in proxy.chunks(first)]}
+
+    assert await models(Round([SEARCH]), ANSWER[1]) == {"extractive"}
+    assert await models(*ANSWER) == {"m"}, "an answer has one model"
+
+
 async def test_reasoning_of_every_round_reaches_the_client_and_no_later_prompt(proxy_with: Any) -> None:
     rounds = (
         Round([{"reasoning_content": "They ask about notice."}, SEARCH]),
@@ -252,11 +263,40 @@ async def test_reasoning_of_every_round_reaches_the_client_and_no_later_prompt(p
         for c in chunks
         if c.choices and getattr(c.choices[0].delta, "reasoning_content", None)
     ]
-    assert thoughts == ["They ask about notice.", "It is", " there."]
+    assert thoughts == ["They ask about notice.", "\n\nIt is", " there."], "rounds are told apart"
     assert "They ask about" not in str(proxy.router.requests[1]["messages"][1:])
     assert said(chunks) == "30 days"
     message = (await proxy_with(*rounds).plain()).choices[0].message
-    assert message.reasoning_content == "They ask about notice.It is there."
+    assert message.reasoning_content == "They ask about notice.\n\nIt is there."
+
+
+async def test_the_first_reasoning_begins_with_no_blank_line_in_whichever_round_it_comes(
+    proxy_with: Any,
+) -> None:
+    leave = call("search_documents", '{"query": "leave"}')
+    proxy = proxy_with(
+        Round([SEARCH]),
+        Round([{"reasoning_content": "One."}, leave]),
+        Round([{"reasoning_content": "Two."}, text("30 days")]),
+    )
+    assert (await proxy.plain()).choices[0].message.reasoning_content == "One.\n\nTwo."
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [({"refusal": None}, None), ({"refusal": "no", "citation": None, "state": "s"}, {"state": "s"})],
+)
+async def test_of_a_providers_own_fields_the_next_prompt_has_what_is_filled_and_no_refusal(
+    proxy_with: Any, fields: dict[str, Any], kept: dict[str, Any] | None
+) -> None:
+    proxy = proxy_with(
+        Round([{"content": "Let me look.", "provider_specific_fields": fields}, SEARCH]),
+        Round([text("done")]),
+    )
+    await proxy.stream()
+    [assistant] = [m for m in proxy.router.requests[1]["messages"] if m["role"] == "assistant"]
+    assert assistant.get("provider_specific_fields") == kept
+    assert ("provider_specific_fields" in assistant) == (kept is not None)
 
 
 async def test_thinking_blocks_with_a_signature_stay_in_the_prompt_and_others_do_not(proxy_with: Any) -> None:

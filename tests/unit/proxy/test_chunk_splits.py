@@ -120,7 +120,7 @@ def limited(cuts: Cuts) -> list[Round]:
 async def test_uncut_the_answers_are_what_the_model_said() -> None:
     answer = await outcome(mixed(WHOLE))
     assert answer["text"] == f"Let me look.\n\n{SHOWN}"
-    assert answer["reasoning"] == THOUGHT * 2
+    assert answer["reasoning"] == f"{THOUGHT}\n\n{THOUGHT}"
     assert [(index, name, arguments) for index, _, name, arguments in answer["calls"]] == [
         (0, "weather", ARGUMENTS),
         (1, "weather", "{}"),

@@ -72,6 +72,19 @@ async def test_ours_of_a_mixed_round_are_put_back_where_they_were_and_run_when_t
     assert len(second.tool.calls) == 2
 
 
+async def test_a_call_of_a_tool_that_there_is_not_is_answered_when_the_client_returns(
+    proxy_with: Any,
+) -> None:
+    first = proxy_with(Round([call("delete_everything", "{}", "d"), WEATHER]))
+    messages = handed_over(first, await first.stream(tools=[CLIENT_TOOL]))
+    second = proxy_with(Round([text("Sunny.")]))
+    await second.stream(tools=[CLIENT_TOOL], messages=messages)
+    called, told, sunny = second.router.requests[0]["messages"][2:]
+    assert [c["function"]["name"] for c in called["tool_calls"]] == ["delete_everything", "weather"]
+    assert told["content"].startswith("There is no tool `delete_everything`")
+    assert sunny["content"] == SUNNY
+
+
 async def test_a_plain_answer_is_handed_over_as_a_streamed_one(proxy_with: Any) -> None:
     rounds = (Round([SEARCH]), Round([WEATHER]))
     plain = await proxy_with(*rounds).plain(tools=[CLIENT_TOOL])

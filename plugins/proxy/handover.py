@@ -112,7 +112,7 @@ async def restored(
             left.remove(trace)
             found[position] = _identified(trace, position)
     ours = [call for rounds in found.values() for calls in rounds for call in calls if call is not None]
-    told = {ran.id: ran.message for ran in await tools.run(ours)} if ours else {}
+    told = {ran.id: ran.message for ran in await tools.repeat(ours)} if ours else {}
     whole: list[dict[str, Any]] = []
     for position, message in enumerate(messages):
         if position not in found:

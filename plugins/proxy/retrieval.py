@@ -64,6 +64,7 @@ async def search(turn: Turn, question: str) -> Ran:
     calls = ToolCalls(turn.toolbox, turn.call, turn.config, turn.budget, frozenset({SEARCH}), turn.citations)
     arguments = json.dumps({"query": question[:MAX_QUESTION]}, ensure_ascii=False)
     [ran] = await calls.run([{"id": SEARCHED, "function": {"name": SEARCH, "arguments": arguments}}])
+    turn.tools.continue_from(calls)
     return replace(ran, id=SEARCHED)
 
 

@@ -85,8 +85,22 @@ class ToolCalls:
         self._answered: dict[tuple[str, str], Ran] = {}
         self.ran: list[Ran] = []
         """All calls, the oldest first."""
+        self._budget = budget
         self.left = budget.max_tool_calls
         """How many more may run."""
+
+    def continue_from(self, others: ToolCalls) -> None:
+        """Count what others ran of the same answer, and do not run it again."""
+        self._answered.update(others._answered)
+        self.left -= len(others.ran)
+
+    async def repeat(self, calls: Sequence[dict[str, Any]]) -> tuple[Ran, ...]:
+        """Run the calls of an answer that goes on, the last ones as far as the budget goes. New ones have
+        it anew, or an answer with many calls of the client's tools would have none left."""
+        over = max(0, len(calls) - self.left)
+        ran = (*await self.run(calls[:over], "max_tool_calls"), *await self.run(calls[over:]))
+        self.left = self._budget.max_tool_calls
+        return ran
 
     @staticmethod
     def planned(calls: Sequence[dict[str, Any]]) -> tuple[Ran, ...]:

@@ -10,6 +10,7 @@ from litellm.exceptions import APIConnectionError, RateLimitError
 
 from plugins.core.config import ChatConfig
 from plugins.proxy.auth import Refusal
+from plugins.proxy.upstream import fallback_of
 from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, SEARCH, WHOLE, finishes, said, tool_deltas
 from tests.support.fake_router import Round, call, text
 
@@ -249,6 +250,12 @@ async def test_a_fallback_of_a_later_round_is_named_where_nothing_was_said_befor
 
     assert await models(Round([SEARCH]), ANSWER[1]) == {"extractive"}
     assert await models(*ANSWER) == {"m"}, "an answer has one model"
+    proxy = proxy_with(Round([SEARCH]), ANSWER[1])
+    first = await proxy.begin()
+    proxy.router.fallback = "extractive"
+    plain = await proxy.hooks.async_post_call_success_hook(proxy.data, proxy.auth, first)
+    assert plain.model == "extractive"
+    assert fallback_of(plain) == "extractive", "LiteLLM names what stands here"
 
 
 async def test_reasoning_of_every_round_reaches_the_client_and_no_later_prompt(proxy_with: Any) -> None:

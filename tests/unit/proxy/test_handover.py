@@ -154,13 +154,17 @@ async def test_a_caller_who_may_no_longer_run_a_tool_is_told_so_and_gets_nothing
     assert seen(denied.router.requests[0]["messages"]) == ["user", ["weather"]]
 
 
-async def test_what_comes_back_counts_against_the_budget(proxy_with: Any) -> None:
+async def test_of_what_comes_back_the_last_run_within_the_budget_and_new_calls_have_it_anew(
+    proxy_with: Any,
+) -> None:
     many = [("search_documents", f'{{"query": "{number}"}}') for number in range(8)]
     calls = [{"id": with_trace("w", [[*many, None]]), "type": "function", "function": {"name": "weather"}}]
     messages = [*QUESTION, {"role": "assistant", "content": None, "tool_calls": calls}]
-    proxy = proxy_with(Round([text("done")]), config=ChatConfig(max_tool_calls=3))
+    again = call("search_documents", '{"query": "new"}')
+    proxy = proxy_with(Round([again]), Round([text("done")]), config=ChatConfig(max_tool_calls=3))
     await proxy.stream(tools=[CLIENT_TOOL], messages=messages)
-    assert len(proxy.tool.calls) == 3
+    told = [m["content"] for m in proxy.router.requests[1]["messages"] if m["role"] == "tool"]
+    assert ["Handbook" in text or "before" in text for text in told] == [False] * 5 + [True] * 4
 
 
 def packed(text: str) -> str:

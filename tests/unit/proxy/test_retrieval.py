@@ -93,6 +93,22 @@ async def test_always_searches_first_and_gives_no_passage_twice(proxy_with: Any)
     assert said(chunks) == "It is 30 days [1]."
 
 
+async def test_the_search_beforehand_is_not_run_again_and_counts_as_a_call(proxy_with: Any) -> None:
+    same = call("search_documents", json.dumps({"query": QUESTION[0]["content"]}), "a")
+    other = call("search_documents", '{"query": "leave"}', "b", 1)
+    another = call("search_documents", '{"query": "pay"}', "c", 2)
+    rounds = Round([same, other, another]), SAID
+    proxy = proxy_with(*rounds, config=ChatConfig(max_tool_calls=2))
+    await proxy.stream(rag={"mode": "always"})
+    assert len(proxy.tool.calls) == 2
+    told = [m["content"] for m in proxy.router.requests[1]["messages"] if m["role"] == "tool"]
+    assert (
+        told[0]
+        == "You called `search_documents` with these arguments before. It found [1], [2], which you have."
+    )
+    assert told[2].startswith("Not run: ")
+
+
 async def test_always_is_context_for_a_model_that_cannot_call_functions(proxy_with: Any) -> None:
     proxy = proxy_with(SAID)
     cannot_call_functions(proxy)

@@ -181,3 +181,19 @@ async def test_a_last_answer_that_has_begun_is_not_cut_either(proxy_with: Any, a
     asyncio.get_running_loop().call_later(0.45, gate.set)
     begun += [chunk async for chunk in chunks]
     assert said(begun) == '{"days": 30}'
+
+
+async def test_a_model_that_does_not_begin_its_last_round_is_a_gateway_timeout(proxy_with: Any) -> None:
+    proxy = proxy_with(Round([SEARCH]), config=ChatConfig(deadline_s=0.05))
+    chunks = proxy.chunks(await proxy.begin(stream=True))
+    asked: list[bool] = []
+
+    async def never(**request: Any) -> None:
+        asked.append("tools" in request)
+        await asyncio.Event().wait()
+
+    proxy.router.acompletion = never
+    with pytest.raises(Refusal) as refused:
+        [chunk async for chunk in chunks]
+    assert refused.value.code == "504"
+    assert asked == [True, False], "the last has no tools"

@@ -291,9 +291,15 @@ async def test_the_first_reasoning_begins_with_no_blank_line_in_whichever_round_
 
 @pytest.mark.parametrize(
     ("fields", "kept"),
-    [({"refusal": None}, None), ({"refusal": "no", "citation": None, "state": "s"}, {"state": "s"})],
+    [
+        ({"refusal": None}, None),
+        ({"refusal": "no", "citation": None, "state": "s"}, {"state": "s"}),
+        ({"reasoning_content": "hm", "state": "s"}, {"state": "s"}),
+        ({"reasoning": "hm", "state": "s"}, {"state": "s"}),
+        ({"thinking_blocks": [{"type": "thinking", "thinking": "hm"}], "state": "s"}, {"state": "s"}),
+    ],
 )
-async def test_of_a_providers_own_fields_the_next_prompt_has_what_is_filled_and_no_refusal(
+async def test_of_a_providers_own_fields_the_next_prompt_has_what_is_filled_no_refusal_and_no_reasoning(
     proxy_with: Any, fields: dict[str, Any], kept: dict[str, Any] | None
 ) -> None:
     proxy = proxy_with(
@@ -333,3 +339,25 @@ async def test_a_plain_answer_without_a_tool_call_is_the_models_own_whole(proxy_
 async def test_a_finish_reason_of_the_model_is_kept(proxy_with: Any) -> None:
     chunks = await proxy_with(Round([text("cut o")], finish_reason="length")).stream()
     assert finishes(chunks) == ["length"]
+
+
+async def test_beside_tools_whose_names_are_unknown_what_is_not_ours_is_the_clients_call(
+    proxy_with: Any,
+) -> None:
+    server = {"type": "mcp", "server_label": "wiki"}
+    proxy = proxy_with(Round([SEARCH]), Round([call("read_page", '{"page": 1}', "p")]))
+    chunks = await proxy.stream(tools=[server])
+    assert len(proxy.tool.calls) == 1
+    assert finishes(chunks) == ["tool_calls"]
+    assert [delta.function.name for delta in tool_deltas(chunks)] == ["read_page"]
+
+
+async def test_the_providers_fingerprint_stands_in_the_chunks_that_it_came_with(proxy_with: Any) -> None:
+    proxy = proxy_with(Round([text("30"), text(" days")]))
+    response = await proxy.begin(stream=True)
+    response._chunks[1].system_fingerprint = "fp_1"
+    chunks = [chunk async for chunk in proxy.chunks(response) if said([chunk])]
+    assert [(said([chunk]), chunk.system_fingerprint) for chunk in chunks] == [
+        ("30", None),
+        (" days", "fp_1"),
+    ]

@@ -252,3 +252,12 @@ async def test_the_hooks_stand_behind_litellms_limiter_wherever_guardrails_are(
 def test_the_hooks_are_on_the_leaf_class_where_litellm_looks_for_them() -> None:
     hooks = ("async_pre_call_hook", "async_post_call_success_hook", "async_post_call_streaming_iterator_hook")
     assert all(hook in vars(ChatHooks) for hook in hooks)
+
+
+async def test_an_answer_from_documents_is_neither_taken_from_litellms_cache_nor_put_there(
+    proxy_with: Any,
+) -> None:
+    proxy = proxy_with(*ANSWER)
+    await proxy.stream(cache={"no-cache": False, "ttl": 60})
+    asked = [request["cache"] for request in proxy.router.requests]
+    assert asked == [{"no-cache": True, "no-store": True}] * 2

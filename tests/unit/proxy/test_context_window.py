@@ -132,6 +132,18 @@ async def test_images_and_sounds_count_without_being_looked_at() -> None:
     assert await Window(3000).fit(messages, []) == messages
 
 
+async def test_the_arguments_of_calls_take_room_too() -> None:
+    called, told = a_round("client")
+    long = {
+        **called,
+        "tool_calls": [{**called["tool_calls"][0], "function": {"name": "x", "arguments": WORDS * 9}}],
+    }
+    turns = [assistant("said"), user("new")]
+    short = [user("old"), called, told, *turns]
+    assert await Window(600).fit(short, []) == short
+    assert await Window(600).fit([user("old"), long, told, *turns], []) == [user("new")]
+
+
 async def test_tools_and_the_answer_take_room_too() -> None:
     messages = [user("old " * 100), assistant("said"), user("new")]
     tools = [{"type": "function", "function": {"name": "x", "description": "words " * 300}}]

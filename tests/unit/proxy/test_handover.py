@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
 from base64 import urlsafe_b64encode
@@ -171,6 +172,10 @@ def packed(text: str) -> str:
     return urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
 
 
+NOISE = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(100))
+"""Packed, it is longer than an id may be; unpacked, it is not too long."""
+
+
 @pytest.mark.parametrize(
     "carried",
     [
@@ -186,6 +191,7 @@ def packed(text: str) -> str:
         packed("[[" + ", ".join(['["x", ""]'] * 500) + "]]"),
         packed('[[["search_documents", "' + "0" * 1_000_000 + '"]]]'),
         packed('[[["search_documents", "{}"]]]')[:-8],
+        packed(f'[[["search_documents", "{NOISE}"], null]]'),
     ],
 )
 def test_what_cannot_be_read_was_not_carried(carried: str) -> None:
@@ -209,6 +215,22 @@ def test_messages_of_any_shape_are_left_to_those_who_check_them(messages: Any) -
     data = {"messages": messages}
     assert take(data) == []
     assert data["messages"] is messages
+
+
+def carrying(*ids: str) -> dict[str, Any]:
+    messages = [{"role": "assistant", "tool_calls": [{"id": call_id}]} for call_id in ids]
+    return {"messages": [*QUESTION, *messages]}
+
+
+def test_of_many_answers_since_the_question_the_last_sixteen_are_brought_back() -> None:
+    ids = [with_trace(f"w{number}", [[("search_documents", "{}"), None]]) for number in range(20)]
+    assert [trace.call_id for trace in take(carrying(*ids))] == [f"w{number}" for number in range(4, 20)]
+
+
+def test_calls_that_would_be_too_long_unpacked_leave_the_oldest_behind() -> None:
+    made: list[Called] = [("search_documents", str(number) * 8000) for number in range(3)]
+    [trace] = take(carrying(with_trace("w", [[*made, None]])))
+    assert trace.rounds == [[*made[1:], None]]
 
 
 calls = st.tuples(st.text(max_size=20), st.text(max_size=400))

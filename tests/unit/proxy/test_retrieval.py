@@ -11,9 +11,22 @@ import pytest
 from litellm.proxy import proxy_server
 
 from plugins.core.config import ChatConfig, Profile
+from plugins.core.identity import Decision
+from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Refusal
+from plugins.proxy.chat import ChatHooks
 from plugins.proxy.retrieval import question_of
-from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, FOUND, QUESTION, SEARCH, said
+from plugins.proxy.turns import ChatParts
+from tests.support.fake_proxy import (
+    ANSWER,
+    CLIENT_TOOL,
+    FOUND,
+    QUESTION,
+    SEARCH,
+    SearchDocuments,
+    queryable,
+    said,
+)
 from tests.support.fake_router import Round, call, text
 
 SAID = Round([text("It is 30 days [1].")])
@@ -141,6 +154,21 @@ async def test_who_may_not_search_is_refused_in_context_mode_too(proxy_with: Any
     assert refused.value.code == "403"
 
 
+@pytest.mark.parametrize("mode", ["context", "always"])
+async def test_who_may_run_other_tools_but_not_search_is_offered_these_and_nothing_is_searched(
+    proxy_with: Any, mode: str
+) -> None:
+    other = SearchDocuments()
+    toolbox = Toolbox({"other": other}, lambda p, n: Decision(allowed=True, rule="test"))
+    proxy = proxy_with(SAID)
+    proxy.hooks = ChatHooks(lambda: ChatParts(toolbox, queryable, ChatConfig(), "Cite like [1]."))
+    await proxy.begin(rag={"mode": mode})
+    [request] = proxy.router.requests
+    assert [tool["function"]["name"] for tool in request["tools"]] == ["other"]
+    assert "<documents>" not in request["messages"][-1]["content"]
+    assert other.calls == []
+
+
 async def test_the_clients_tools_pass_and_are_called_in_context_mode(proxy_with: Any) -> None:
     proxy = proxy_with(Round([call("weather", '{"city": "Paris"}')]))
     chunks = await proxy.stream(**CONTEXT, tools=[CLIENT_TOOL], tool_choice="required")
@@ -182,6 +210,38 @@ async def test_a_question_with_earlier_turns_is_made_one_at_the_callers_expense(
     assert answering["messages"][-1]["content"].endswith("How long is it?")
     events = [chunk.event for chunk in chunks if getattr(chunk, "event", None)]
     assert events[0]["data"]["description"] == "Searching: How long is the notice period?"
+
+
+async def test_what_is_condensed_is_short_is_not_cached_and_leaves_the_requests_metadata_alone(
+    proxy_with: Any,
+) -> None:
+    proxy = proxy_with(Round([text("q")]), SAID)
+    await proxy.begin(**CONTEXT, messages=EARLIER, litellm_metadata={"team": "t"})
+    condensing = proxy.router.requests[0]
+    assert condensing["max_tokens"] == 300
+    assert condensing["cache"] == {"no-cache": True, "no-store": True}
+    for name in ("metadata", "litellm_metadata"):
+        condensing[name]["model_group"] = "noted by the router"
+        assert "model_group" not in proxy.data[name]
+
+
+async def test_of_what_was_said_before_a_question_is_made_from_the_words_of_both_sides_each_cut(
+    proxy_with: Any,
+) -> None:
+    made = {"id": "w", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "a" * 3000},
+        {"role": "assistant", "content": None, "tool_calls": [made]},
+        {"role": "tool", "tool_call_id": "w", "content": "It is sunny."},
+        {"role": "assistant", "content": "b" * 3000},
+        {"role": "user", "content": "How long is it?"},
+    ]
+    proxy = proxy_with(Round([text("q")]), SAID)
+    await proxy.begin(**CONTEXT, messages=messages)
+    assert proxy.router.requests[0]["messages"][1]["content"] == (
+        f"User: {'a' * 2000}\n\nAssistant: {'b' * 2000}\n\nThe last question:\nHow long is it?"
+    )
 
 
 async def test_the_profile_names_the_model_that_condenses(proxy_with: Any) -> None:

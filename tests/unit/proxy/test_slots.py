@@ -12,7 +12,10 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.proxy.hooks.parallel_request_limiter_v3 import _PROXY_MaxParallelRequestsHandler_v3
 from litellm.proxy.utils import InternalUsageCache
 
+from plugins.proxy.auth import PrincipalAuth
 from plugins.proxy.slots import parallel_slot
+from tests.support.fake_proxy import ANSWER, said
+from tests.support.services import ALICE
 
 LIMITED = UserAPIKeyAuth(api_key="hash-of-alice", max_parallel_requests=2)
 UNLIMITED = UserAPIKeyAuth(api_key="hash-of-bob")
@@ -85,4 +88,18 @@ async def test_a_request_cancelled_while_it_takes_its_slot_leaves_none(limiter: 
         await task
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others, timeout=5)
+    assert await limiter.taken(LIMITED) == 0
+
+
+async def test_a_chat_takes_its_slot_where_it_goes_on_and_gives_it_back_at_its_end(
+    limiter: Limiter, proxy_with: Any
+) -> None:
+    proxy = proxy_with(*ANSWER)
+    proxy.auth = PrincipalAuth(api_key=LIMITED.api_key, max_parallel_requests=2, principal=ALICE)
+    taken: list[int] = []
+    async for chunk in proxy.chunks(await proxy.begin(stream=True)):
+        if said([chunk]):
+            taken.append(await limiter.taken(LIMITED))
+    assert taken[0] == 0, "the first round has LiteLLM's"
+    assert set(taken[1:]) == {1}
     assert await limiter.taken(LIMITED) == 0

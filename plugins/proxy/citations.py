@@ -58,9 +58,6 @@ class Citations:
         """Of the documents that the passages are of, by their ids."""
         return {passage.document_id: passage.title for passage in self._passages.values()}
 
-    def __len__(self) -> int:
-        return len(self._passages)
-
     def __contains__(self, number: object) -> bool:
         return number in self._passages
 

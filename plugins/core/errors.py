@@ -47,7 +47,7 @@ class BundleError(Exception):
     def __init__(
         self, message: str | None = None, *, param: str | None = None, retry_after_s: int | None = None
     ) -> None:
-        self.message = message or (type(self).__doc__ or "").strip()
+        self.message = message or " ".join((type(self).__doc__ or "").split())
         self.param = param
         """The field of the request that is wrong, as the client wrote it."""
         self.retry_after_s = retry_after_s

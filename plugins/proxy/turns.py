@@ -10,6 +10,7 @@ from typing import Any
 from litellm.proxy import proxy_server
 
 from crawler.contracts import Filter
+from crawler.errors import CrawlError
 from plugins.core.config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
@@ -246,21 +247,31 @@ async def _scope(
 ) -> tuple[list[QueryableCollection], Scope]:
     """What can be searched, and what searches are narrowed to. What the client names must all be allowed;
     of what the model's profile names, the rest is left out."""
+    names = profile.collections
     try:
         found = await parts.queryable(principal, asked.collections)
     except BundleError as error:
         error.param = error.param or asked.param
         raise
+    except CrawlError:
+        if asked.collections is not None:
+            raise
+        # A store that is away, or refuses the caller: each search says so, in words for the model.
+        return [], _narrowed(asked, profile, None if names is None else frozenset(names))
     if asked.filters is not None and parts.check_filter is not None:
         parts.check_filter(asked.filters)
     narrowed = asked.collections is not None
-    if not narrowed and profile.collections is not None:
-        narrowed, names = True, profile.collections
+    if not narrowed and names is not None:
+        narrowed = True
         found = [collection for collection in found if collection.id in names or collection.name in names]
-    scope = Scope(
-        collections=frozenset(collection.id for collection in found) if narrowed else None,
+    ids = frozenset(collection.id for collection in found) if narrowed else None
+    return found, _narrowed(asked, profile, ids)
+
+
+def _narrowed(asked: Asked, profile: Profile, collections: frozenset[str] | None) -> Scope:
+    return Scope(
+        collections=collections,
         filters=asked.filters,
         max_num_results=asked.max_num_results or profile.max_num_results,
         ranking_options=asked.ranking_options or RankingOptions(),
     )
-    return found, scope

@@ -32,7 +32,7 @@ class CrawlError(Exception):
     """True when the same document may succeed later without being changed."""
 
     def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").strip()
+        self.message = message or " ".join((type(self).__doc__ or "").split())
         self.param = param
         super().__init__(self.message)
 

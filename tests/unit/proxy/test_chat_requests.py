@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import litellm
@@ -13,6 +14,8 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy import proxy_server
 from litellm.types.guardrails import GuardrailEventHooks
 
+from crawler.errors import CredentialRefused
+from plugins.core.identity import Principal
 from plugins.proxy.auth import Refusal
 from plugins.proxy.chat import ChatHooks
 from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, QUESTION, SEARCH, WHOLE, said
@@ -126,6 +129,23 @@ async def test_what_cannot_be_done_is_refused_before_the_model_is_called(
     error = refused.value
     assert (int(error.code), error.to_dict()["param"]) == (status, param)
     assert proxy.router.requests == []
+
+
+@pytest.mark.parametrize("model", ["rag-model", "narrow"])
+async def test_a_store_that_refuses_the_caller_is_told_by_the_search_where_no_collection_was_named(
+    proxy_with: Any, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    async def refused(principal: Principal, refs: Any) -> Any:
+        raise CredentialRefused
+
+    proxy = proxy_with(*ANSWER)
+    parts = replace(proxy.hooks._parts(), queryable=refused)
+    monkeypatch.setattr(proxy.hooks, "_parts", lambda: parts)
+    await proxy.stream(model=model)
+    wanted = frozenset({"handbook", "finance"}) if model == "narrow" else None
+    assert proxy.tool.calls[0].scope.collections == wanted, "and each search says it"
+    with pytest.raises(Refusal, match="credential"):
+        await proxy.begin(rag={"collections": ["handbook"]})
 
 
 async def test_who_may_run_no_tool_is_told_so_when_asking_and_left_alone_otherwise(proxy_with: Any) -> None:

@@ -65,7 +65,7 @@ async def delays(session: aiohttp.ClientSession, model: str) -> list[float]:
             if not line.startswith(b"data: {"):
                 continue
             for choice in json.loads(line.removeprefix(b"data: ")).get("choices") or ():
-                if content := choice["delta"].get("content"):
+                if content := (choice["delta"].get("content") or "").strip():
                     found.append(now - float(content))
     if len(found) != CHUNKS:
         raise MeasurementFailed(f"a stream of {CHUNKS} chunks came as {len(found)}, median {median(found)} s")

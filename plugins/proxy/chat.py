@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import litellm
 from litellm.caching.dual_cache import DualCache
@@ -41,6 +40,9 @@ APIS: dict[str, Callable[[dict[str, Any], ChatConfig], Api]] = {
     "anthropic_messages": lambda data, _: Messages(data),
 }
 """By LiteLLM's call types."""
+BEGUN = "_litellm_collections_begun"
+"""Of LiteLLM's logging object: the one thing of a request that all hooks get, that no client sets, and that
+is gone with the request, however it ends."""
 LIMITER = "parallel_request_limiter"
 """LiteLLM's name of the hook that counts requests and tokens a minute, and requests at once."""
 
@@ -63,8 +65,6 @@ class ChatHooks(CustomLogger):
     def __init__(self, parts: Callable[[], turns.ChatParts]) -> None:
         super().__init__()
         self._parts = parts
-        # By LiteLLM's logging object: the one thing of a request that all hooks get, and that no client sets.
-        self._begun: WeakKeyDictionary[Any, Begun] = WeakKeyDictionary()
 
     async def async_pre_call_hook(
         self, user_api_key_dict: UserAPIKeyAuth, cache: DualCache, data: dict[str, Any], call_type: str
@@ -103,14 +103,14 @@ class ChatHooks(CustomLogger):
         if turn is not None:
             data["cache"] = dict(UNCACHED)
             api.offer(turn.offered)
-            self._begun[data["litellm_logging_obj"]] = Begun(turn, api)
+            setattr(data["litellm_logging_obj"], BEGUN, Begun(turn, api))
         return data
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """The stream of the whole loop; another's stream as it is."""
-        begun = self._begun_of(request_data)
+        begun = _begun(request_data)
         if begun is None:
             async for chunk in response:
                 yield chunk
@@ -135,10 +135,9 @@ class ChatHooks(CustomLogger):
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: LLMResponseTypes
     ) -> Any:
         """The plain answer of the whole loop: the same stream, collected."""
-        begun = self._begun_of(data)
+        begun = _begun(data)
         if begun is None:
             return None
-        self._begun.pop(data["litellm_logging_obj"])
         turn, api = begun.turn, begun.api
         if isinstance(response, ModelResponse) and turn.is_answered_by(response.choices[0].message):
             response.model = fallback_of(response) or response.model
@@ -155,10 +154,6 @@ class ChatHooks(CustomLogger):
         return await proxy_server.proxy_logging_obj.post_call_success_hook(
             data=data, response=answer, user_api_key_dict=user_api_key_dict
         )
-
-    def _begun_of(self, data: dict[str, Any]) -> Begun | None:
-        key = data.get("litellm_logging_obj")
-        return None if key is None else self._begun.get(key)
 
     def _loop(self, begun: Begun, first: Any, auth: UserAPIKeyAuth) -> AsyncGenerator[Output, None]:
         turn, chat = begun.turn, begun.api.chat
@@ -177,6 +172,11 @@ class ChatHooks(CustomLogger):
         ordered = [*plain[:behind], self, *(other for other in others if other not in plain[:behind])]
         if ordered != litellm.callbacks:
             litellm.callbacks[:] = ordered
+
+
+def _begun(data: dict[str, Any]) -> Begun | None:
+    """What was begun for the request, once."""
+    return vars(data["litellm_logging_obj"]).pop(BEGUN, None) if data.get("litellm_logging_obj") else None
 
 
 class ChatRefusal(Refusal):

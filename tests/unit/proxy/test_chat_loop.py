@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -256,6 +258,24 @@ async def test_a_fallback_of_a_later_round_is_named_where_nothing_was_said_befor
     plain = await proxy.hooks.async_post_call_success_hook(proxy.data, proxy.auth, first)
     assert plain.model == "extractive"
     assert fallback_of(plain) == "extractive", "LiteLLM names what stands here"
+
+
+@pytest.mark.parametrize("ends", ["answered", "given up", "never answered"])
+async def test_nothing_is_kept_of_a_request_that_has_ended(proxy_with: Any, ends: str) -> None:
+    proxy = proxy_with(*ANSWER)
+    response = await proxy.begin(stream=True)
+    if ends != "never answered":
+        chunks = proxy.chunks(response)
+        async for _ in chunks:
+            if ends == "given up":
+                break
+        await chunks.aclose()
+        del chunks
+    request = weakref.ref(proxy.data["litellm_logging_obj"])
+    proxy.data, response = {}, None
+    proxy.router.requests.clear()
+    gc.collect()
+    assert request() is None
 
 
 async def test_reasoning_of_every_round_reaches_the_client_and_no_later_prompt(proxy_with: Any) -> None:

@@ -14,7 +14,7 @@ from plugins.core.config import ChatConfig, Profile
 from plugins.core.identity import Decision
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Refusal
-from plugins.proxy.chat import ChatHooks
+from plugins.proxy.chat import BEGUN, ChatHooks
 from plugins.proxy.retrieval import question_of
 from plugins.proxy.turns import ChatParts
 from tests.support.fake_proxy import (
@@ -332,7 +332,7 @@ async def test_open_webui_is_told_what_was_searched_before_the_answer(proxy_with
 
 def query_of(proxy: Any) -> str:
     """What the search was asked."""
-    [begun] = proxy.hooks._begun.values()
+    begun = vars(proxy.data["litellm_logging_obj"])[BEGUN]
     [ran] = begun.turn.searched
     query: str = json.loads(ran.arguments)["query"]
     return query

@@ -14,7 +14,7 @@ import aiohttp
 from bench.figures import MeasurementFailed, Row, milliseconds, p50_p95
 from bench.models import DIMENSION, VECTOR
 from bench.proxies import GROUP, SOURCE, Sides
-from crawler.contracts import Audience, Query
+from crawler.store import Audience, Query
 from plugins.collections.records import audiences
 from plugins.collections.search import FRESH_S, Searcher
 from plugins.collections.storage import open_store

@@ -10,11 +10,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from crawler.contracts import Source, Store
+from crawler.contracts import Source
 from crawler.crawler import CrawlerConfig, make_formats
 from crawler.errors import ConfigError
 from crawler.formats import choose
 from crawler.settings import validate
+from crawler.store import Store
 from crawler.stores import LiteSupervisor
 from crawler.stores.milvus import Milvus
 from crawler.supervisor import Supervisor

@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from crawler.contracts import Store
 from crawler.errors import CrawlError
+from crawler.store import Store
 from crawler.supervisor import Supervisor
 from plugins.collections.database import Database
 from plugins.collections.jobs import waiting, workers_alive

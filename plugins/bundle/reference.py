@@ -13,10 +13,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from crawler import registry
-from crawler.contracts import Chunker, Extractor, Format, Store
+from crawler.contracts import Chunker, Extractor, Format
 from crawler.crawler import CrawlerConfig
 from crawler.errors import ConfigError
 from crawler.settings import Settings
+from crawler.store import Store
 from plugins.core.config import Config
 from plugins.core.ports import IdentitySource, Tool
 

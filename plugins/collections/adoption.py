@@ -15,8 +15,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawler.contracts import Outline, Store
 from crawler.errors import StoreError, StoreMismatch, StoreRefused
+from crawler.store import Outline, Store
 from plugins.collections import tables
 from plugins.collections.database import Database
 from plugins.collections.records import CollectionRecord, collection_record, now

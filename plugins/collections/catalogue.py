@@ -12,8 +12,8 @@ from sqlalchemy import and_, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawler.contracts import Retrieval, Store
 from crawler.errors import StoreCapability, StoreDenied
+from crawler.store import Retrieval, Store
 from plugins.collections import audit, tables
 from plugins.collections.access import canonical_access, insert_grants, replace_grants, shown
 from plugins.collections.adoption import Adopter

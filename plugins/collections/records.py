@@ -14,7 +14,8 @@ from typing import Any, Literal
 from sqlalchemy import Row, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawler.contracts import Audience, Metric, audience_key
+from crawler.contracts import audience_key
+from crawler.store import Audience, Metric
 from plugins.collections import tables
 from plugins.collections.database import Database
 from plugins.collections.rights import Grants, Rights

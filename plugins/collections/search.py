@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawler.contracts import Audience, Filter, ForeignHit, Hit, Layout, Query, Ranker, Store
 from crawler.errors import StoreMismatch, StoreRefused
+from crawler.store import Audience, Filter, ForeignHit, Hit, Layout, Query, Ranker, Store
 from crawler.stores import check_filter
 from plugins.collections import tables
 from plugins.collections.adoption import Adopter

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from crawler.contracts import Privileges, Store
 from crawler.errors import CredentialRefused, StoreDenied, StoreError, StoreUnavailable
+from crawler.store import Privileges, Store
 from plugins.core.errors import BundleError, LimitReached
 from plugins.core.identity import Principal, Right
 

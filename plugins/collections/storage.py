@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from crawler import registry
-from crawler.contracts import Store
 from crawler.errors import ConfigError
 from crawler.settings import validate
+from crawler.store import Store
 from plugins.core.config import Config, StorageConfig
 
 STORE_FOLDER = "store"

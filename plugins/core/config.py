@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
-from crawler.contracts import FieldType, Layout, Metric
 from crawler.errors import ConfigError
 from crawler.settings import Settings, read_yaml, validate
+from crawler.store import FieldType, Layout, Metric
 from plugins.core.identity import SOURCE_NAME
 
 FOLDER_VARIABLE = "COLLECTIONS_CONFIG"

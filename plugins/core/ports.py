@@ -9,8 +9,8 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, Field, SecretStr
 
-from crawler.contracts import Filter
 from crawler.settings import Settings
+from crawler.store import Filter
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.shapes import CollectionList, CollectionView, RankingOptions, SearchRequest, Shape

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crawler.contracts import Filter
+from crawler.store import Filter
 from plugins.core.identity import Right
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crawler.contracts import Filter
+from crawler.store import Filter
 from plugins.core.config import Mode
 from plugins.core.errors import InvalidRequest
 from plugins.core.shapes import RankingOptions

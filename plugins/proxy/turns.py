@@ -9,8 +9,8 @@ from typing import Any
 
 from litellm.proxy import proxy_server
 
-from crawler.contracts import Filter
 from crawler.errors import CrawlError
+from crawler.store import Filter
 from plugins.core.config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crawler.contracts import Compound, Filter
+from crawler.store import Compound, Filter
 from plugins.core.errors import Forbidden, ToolRetry, UnknownCollection
 from plugins.core.ports import Call, Catalogue
 

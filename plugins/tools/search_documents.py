@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from crawler.contracts import Filter
 from crawler.settings import Settings
+from crawler.store import Filter
 from plugins.core.ports import Call, Tool, ToolResult
 from plugins.core.shapes import SearchRequest, Shape
 from plugins.tools._scope import both, narrowed

@@ -7,11 +7,12 @@ import inspect
 from typing import Any
 
 from crawler import registry
-from crawler.contracts import Embedder, Store
+from crawler.contracts import Embedder
 from crawler.crawler import Crawler, CrawlerConfig
 from crawler.embedders.openai import OpenAIEmbedder, OpenAISettings
 from crawler.errors import ConfigError
 from crawler.settings import validate
+from crawler.store import Store
 from plugins.collections.records import CollectionRecord
 from plugins.core.config import Config
 

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from crawler import conversion
-from crawler.contracts import Document, Stage, Store
+from crawler.contracts import Document, Stage
 from crawler.errors import CrawlError, StoreUnavailable, UnreadableDocument
 from crawler.fetch import fetch
+from crawler.store import Store
 from plugins.collections.jobs import Job, LeaseLost, Queue, beat
 from plugins.collections.originals import Originals
 from plugins.core.errors import BundleError

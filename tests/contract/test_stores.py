@@ -9,8 +9,9 @@ from uuid import uuid4
 import pytest
 
 from crawler import registry
-from crawler.contracts import Comparison, Compound, Filter, Query, Ranker, Retrieval, Store, audience_key
+from crawler.contracts import audience_key
 from crawler.errors import ConfigError, FilterError, StoreError, StoreRefused
+from crawler.store import Comparison, Compound, Filter, Query, Ranker, Retrieval, Store
 from crawler.stores._connection import open_client
 from crawler.stores.milvus import Milvus, MilvusSettings
 from tests.support.stores import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from crawler.contracts import Audience
+from crawler.store import Audience
 from crawler.stores import LiteSupervisor
 from plugins.collections import documents, records, search
 from plugins.collections.rights import Rights

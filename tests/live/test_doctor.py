@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from crawler.contracts import Store
+from crawler.store import Store
 from crawler.stores.milvus import Milvus
 from plugins.auth.oidc import Oidc, OidcSettings
 from plugins.bundle.doctor.findings import Finding

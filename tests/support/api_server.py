@@ -14,10 +14,11 @@ from fastapi import APIRouter, FastAPI, Request
 from pydantic import SecretStr
 from sqlalchemy import and_, update
 
-from crawler.contracts import Audience, Capabilities, Document, Hit, Metric, Query, Retrieval, Store
+from crawler.contracts import Document
 from crawler.contracts import Source as CrawlSource
 from crawler.errors import UnsupportedFormat
 from crawler.settings import Settings
+from crawler.store import Audience, Capabilities, Hit, Metric, Query, Retrieval, Store
 from plugins.api import access, audit, collections, documents, health, jobs, ollama, people, search, tools
 from plugins.api.ollama_models import OllamaModels
 from plugins.api.route import REFUSALS

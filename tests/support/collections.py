@@ -17,8 +17,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
-from crawler.contracts import Comparison, Embedder, Query, Store
+from crawler.contracts import Embedder
 from crawler.errors import EmbeddingFailed
+from crawler.store import Comparison, Query, Store
 from crawler.stores._embedded import LiteSupervisor
 from crawler.stores.milvus import Milvus, MilvusSettings
 from plugins.collections import tables

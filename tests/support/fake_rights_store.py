@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from crawler.contracts import Privileges
 from crawler.errors import CredentialRefused, StoreError
 from crawler.settings import Settings
+from crawler.store import Privileges
 from tests.support.api_server import NoStore
 
 

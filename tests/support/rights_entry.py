@@ -25,7 +25,7 @@ from litellm.proxy.proxy_server import app
 from litellm.types.utils import GenericStreamingChunk, ModelResponse
 from litellm.utils import custom_llm_setup
 
-from crawler.contracts import Privileges
+from crawler.store import Privileges
 from plugins.collections.search import Searcher
 from plugins.core.identity import RIGHTS, Principal, Right
 from plugins.core.ports import Call, ToolResult

@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable
 
-from crawler.contracts import Chunk, Document, Filter, Hit, Query, Ranker, audience_key
+from crawler.contracts import Chunk, Document, audience_key
+from crawler.store import Filter, Hit, Query, Ranker
 
 DIMENSION = 8
 EVERYONE = frozenset({"everyone"})

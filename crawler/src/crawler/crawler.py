@@ -20,12 +20,12 @@ from crawler.contracts import (
     Progress,
     Source,
     Stage,
-    Store,
 )
 from crawler.errors import ConfigError, DocumentTooLarge, EmbeddingFailed, UnreadableDocument
 from crawler.extractors.rules import MAX_TITLE
 from crawler.formats import choose
 from crawler.settings import Settings, explain, from_environment, validate
+from crawler.store import Store
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from crawler.contracts import Layout, Query, Store
 from crawler.errors import CrawlError, StoreCapability, StoreError, StoreUnavailable
+from crawler.store import Layout, Query, Store
 from crawler.stores._connection import denied
 from crawler.stores._embedded import answers, socket_path
 from crawler.stores.milvus import Milvus, MilvusSettings

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from crawler.contracts import Comparison
 from crawler.errors import CrawlError, StoreUnavailable
+from crawler.store import Comparison
 from plugins.core.errors import InvalidRequest
 from plugins.core.ports import HealthReport
 from tests.support.api_server import Server

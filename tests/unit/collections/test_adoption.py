@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from pymilvus import AsyncMilvusClient, DataType  # type: ignore[import-untyped]
 
-from crawler.contracts import Comparison, Layout
 from crawler.errors import StoreMismatch
+from crawler.store import Comparison, Layout
 from crawler.stores._connection import open_client
 from crawler.stores.milvus import Milvus
 from plugins.collections import adoption

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from crawler.contracts import Privileges, StoreRight
 from crawler.errors import CredentialRefused, StoreDenied, StoreUnavailable
+from crawler.store import Privileges, StoreRight
 from plugins.collections import standings
 from plugins.core.config import Policy
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection

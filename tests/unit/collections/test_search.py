@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from crawler.contracts import Comparison
 from crawler.errors import CrawlError
+from crawler.store import Comparison
 from plugins.collections import tables
 from plugins.core.errors import (
     Forbidden,

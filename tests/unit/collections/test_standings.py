@@ -8,8 +8,8 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from crawler.contracts import Privileges
 from crawler.errors import CredentialRefused, StoreError, StoreRefused, StoreUnavailable
+from crawler.store import Privileges
 from plugins.collections import standings
 from plugins.collections.standings import NOBODY, Standings
 from plugins.core.errors import LimitReached

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field
 
-from crawler.contracts import Filter
 from crawler.errors import StoreUnavailable
 from crawler.settings import Settings
+from crawler.store import Filter
 from plugins.core.errors import (
     BundleError,
     DeadlineExceeded,

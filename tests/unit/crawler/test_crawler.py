@@ -8,9 +8,10 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from crawler.contracts import Document, Page, Stage, Store
+from crawler.contracts import Document, Page, Stage
 from crawler.crawler import Crawler, CrawlerConfig, check
 from crawler.errors import DocumentTooLarge, EmbeddingFailed, UnreadableDocument, UnsupportedFormat
+from crawler.store import Store
 from tests.unit.crawler.samples import SAMPLES, document
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from crawler.contracts import Comparison
+from crawler.store import Comparison
 from plugins.core.errors import ToolRetry, UnknownDocument
 from plugins.core.ports import Parts, Scope
 from plugins.tools.list_collections import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crawler.contracts import Comparison, Compound
+from crawler.store import Comparison, Compound
 from plugins.core.errors import ToolRetry
 from plugins.core.ports import Parts, Scope
 from plugins.core.shapes import RankingOptions

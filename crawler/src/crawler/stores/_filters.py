@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from crawler.contracts import Audience, Comparison, Compound, FieldType, Filter
 from crawler.errors import FilterError
+from crawler.store import Audience, Comparison, Compound, FieldType, Filter
 
 MAX_DEPTH = 8
 MAX_COMPARISONS = 100

@@ -12,8 +12,8 @@ from typing import Any
 
 from pymilvus import AsyncMilvusClient, DataType  # type: ignore[import-untyped]
 
-from crawler.contracts import ForeignHit, Layout, Metric, Outline
 from crawler.errors import StoreMismatch
+from crawler.store import ForeignHit, Layout, Metric, Outline
 from crawler.stores import _search
 from crawler.stores._connection import Connection
 

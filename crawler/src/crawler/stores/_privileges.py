@@ -10,8 +10,8 @@ from typing import Any
 
 from pymilvus import AsyncMilvusClient  # type: ignore[import-untyped]
 
-from crawler.contracts import Privileges, StoreRight
 from crawler.errors import StoreRefused
+from crawler.store import Privileges, StoreRight
 from crawler.stores._connection import Connection, denied, unimplemented
 
 RIGHTS: Mapping[StoreRight, frozenset[str]] = {

@@ -20,8 +20,9 @@ from pymilvus import (  # type: ignore[import-untyped]
 )
 from pymilvus.milvus_client import IndexParams  # type: ignore[import-untyped]
 
-from crawler.contracts import Chunk, Document, Hit, Metric, audience_key, chunk_id
+from crawler.contracts import Chunk, Document, audience_key, chunk_id
 from crawler.errors import FilterError, StoreRefused
+from crawler.store import Hit, Metric
 from crawler.stores._filters import epoch_seconds
 
 MAX_TEXT_BYTES = 65_535

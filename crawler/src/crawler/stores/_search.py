@@ -7,7 +7,7 @@ from typing import Any
 
 from pymilvus import AnnSearchRequest, AsyncMilvusClient, RRFRanker  # type: ignore[import-untyped]
 
-from crawler.contracts import Metric, Query, Ranker
+from crawler.store import Metric, Query, Ranker
 from crawler.stores import _rows
 
 RRF_K = 60

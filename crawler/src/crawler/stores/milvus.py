@@ -15,10 +15,12 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pymilvus import AsyncMilvusClient  # type: ignore[import-untyped]
 
-from crawler.contracts import (
+from crawler.contracts import Document
+from crawler.errors import CredentialRefused, StoreCapability, StoreRefused, StoreUnavailable
+from crawler.settings import Settings
+from crawler.store import (
     Audience,
     Capabilities,
-    Document,
     ForeignHit,
     Hit,
     Layout,
@@ -30,8 +32,6 @@ from crawler.contracts import (
     Retrieval,
     Store,
 )
-from crawler.errors import CredentialRefused, StoreCapability, StoreRefused, StoreUnavailable
-from crawler.settings import Settings
 from crawler.stores import _filters, _foreign, _privileges, _rows, _search
 from crawler.stores._callers import Callers
 from crawler.stores._connection import NOT_FOUND, OLD_NOT_FOUND, Connection, code, open_client

@@ -16,8 +16,9 @@ from milvus_lite.schema.types import (  # type: ignore[import-untyped]
 )
 from milvus_lite.search.filter.tokens import TokenKind, tokenize  # type: ignore[import-untyped]
 
-from crawler.contracts import Comparison, Compound, FieldType, Filter, audience_key
+from crawler.contracts import audience_key
 from crawler.errors import FilterError
+from crawler.store import Comparison, Compound, FieldType, Filter
 from crawler.stores._filters import MAX_COMPARISONS, MAX_DEPTH, admitted, literal, of_document, within
 
 FIELDS: dict[str, FieldType] = {"code": "string", "year": "number", "draft": "boolean"}

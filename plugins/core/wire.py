@@ -41,6 +41,7 @@ TABLE: dict[type[Exception], Wire] = {
     crawl.FetchFailed: Wire(400, INVALID, "fetch_failed"),
     crawl.FetchRefused: Wire(400, INVALID, "fetch_refused"),
     crawl.EmbeddingFailed: Wire(503, SERVER, "embedding_failed"),
+    crawl.ModelFailed: Wire(503, SERVER, "model_failed"),
     crawl.StoreError: Wire(502, SERVER, "store_error"),
     crawl.StoreUnavailable: Wire(503, SERVER, "store_unavailable"),
     crawl.StoreRefused: Wire(502, SERVER, "store_refused"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crawler.contracts import Chunk, Chunker, Page
+from crawler.contracts import Chunk, Chunker, Page, Services
 from crawler.embedders.minilm import MiniLM
 from crawler.registry import available, find, settings_type
 
@@ -45,7 +46,7 @@ def make(name: str, max_tokens: int) -> Chunker[Any]:
 
 
 def chunked(name: str, max_tokens: int, markdown: str, title: str | None = None) -> list[Chunk]:
-    return make(name, max_tokens).chunk(markdown, (), title)
+    return asyncio.run(make(name, max_tokens).chunk(markdown, (), title, Services()))
 
 
 every_chunker = pytest.mark.parametrize("name", NAMES)
@@ -112,7 +113,7 @@ def test_a_chunk_spans_the_pages_that_its_slice_touches(name: str, texts: list[s
     for number, text in enumerate(texts, start=1):
         pages.append(Page(number=number, start=len(markdown)))
         markdown += f"{text}\n\n"
-    for chunk in make(name, 64).chunk(markdown, pages, None):
+    for chunk in asyncio.run(make(name, 64).chunk(markdown, pages, None, Services())):
         ends = [page.start for page in pages[1:]] + [len(markdown)]
         touched = [
             p.number for p, end in zip(pages, ends, strict=True) if p.start < chunk.end and chunk.start < end

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,6 +46,24 @@ class Source(Frozen):
         return f".{end.lower()}" if dot else ""
 
 
+class Image(Frozen):
+    """A picture of a document, to be described where the pipeline asks for it."""
+
+    offset: int = Field(ge=0)
+    """Where in the markdown it stands, in characters."""
+    media_type: str
+    content: bytes = Field(repr=False)
+
+
+class Attachment(Frozen):
+    """A file inside another: a mail's attachment, an archive's member. It becomes a document of its own."""
+
+    filename: str
+    """Its name, without folders."""
+    media_type: str | None = None
+    content: bytes = Field(repr=False)
+
+
 class Converted(Frozen):
     """A source as markdown."""
 
@@ -53,6 +72,17 @@ class Converted(Frozen):
     """Empty for formats without pages."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Properties of the file itself: ``title``, ``author``, ``created_at``, ``modified_at``, ..."""
+    warnings: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = Field(default=(), repr=False)
+    images: tuple[Image, ...] = Field(default=(), repr=False)
+    """In the order of their offsets."""
+
+
+class Extracted(Frozen):
+    """What was found out about a document."""
+
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """JSON: ``title`` (always), ``language``, ``author``, ..."""
     warnings: tuple[str, ...] = ()
 
 
@@ -84,7 +114,8 @@ class Chunk(Frozen):
 class Document(Frozen):
     """A document on its way into a collection.
 
-    Convert is skipped where ``markdown`` is set, extract where ``metadata`` is set.
+    Convert is skipped where ``markdown`` is set, extract where ``metadata`` has a ``title``, chunk where
+    there are ``chunks``.
     """
 
     collection: str
@@ -100,9 +131,11 @@ class Document(Frozen):
     content: bytes | None = Field(default=None, repr=False)
     markdown: str | None = Field(default=None, repr=False)
     metadata: dict[str, Any] | None = None
-    """Extracted and given metadata: ``title``, ``language``, ...; None = to be extracted."""
+    """Extracted and given metadata: ``title``, ``language``, ...; what is given wins."""
     attributes: dict[str, Any] = Field(default_factory=dict)
     """What the uploader declared; stored beside the passages, usable in filters."""
+    properties: dict[str, Any] = Field(default_factory=dict)
+    """What the file says of itself, as its conversion found it."""
     pages: tuple[Page, ...] = ()
     chunks: tuple[Chunk, ...] = Field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
@@ -136,6 +169,42 @@ class Format(ABC, Generic[C]):
     def convert(self, source: Source) -> Converted: ...
 
 
+class Complete(Protocol):
+    """Asks a chat model of the proxy, on behalf of the document's uploader."""
+
+    async def __call__(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        response_format: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text of its answer.
+
+        Args:
+            model: A model name of the proxy.
+            messages: As OpenAI's chat completions take them; images as ``image_url`` with a data URL.
+            response_format: As OpenAI's: ``{"type": "json_schema", ...}``.
+
+        Raises:
+            ModelFailed: It did not answer, or refused.
+        """
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors, all of the same dimension, in their order."""
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]: ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the stages may ask of models; where there is no proxy to ask, they are None."""
+
+    complete: Complete | None = None
+    embedder: Embedder | None = None
+    """The collection's."""
+
+
 class Extractor(ABC, Generic[C]):
     """Finds metadata: ``title`` (always), ``language``, ``author``, ..."""
 
@@ -143,7 +212,7 @@ class Extractor(ABC, Generic[C]):
         self.settings = settings
 
     @abstractmethod
-    def extract(self, filename: str, converted: Converted) -> dict[str, Any]: ...
+    async def extract(self, filename: str, converted: Converted, services: Services) -> Extracted: ...
 
 
 class Chunker(ABC, Generic[C]):
@@ -153,10 +222,6 @@ class Chunker(ABC, Generic[C]):
         self.settings = settings
 
     @abstractmethod
-    def chunk(self, markdown: str, pages: Sequence[Page], title: str | None) -> list[Chunk]: ...
-
-
-class Embedder(Protocol):
-    """Turns texts into vectors, all of the same dimension, in their order."""
-
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]: ...
+    async def chunk(
+        self, markdown: str, pages: Sequence[Page], title: str | None, services: Services
+    ) -> list[Chunk]: ...

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from crawler import conversion, registry
 from crawler.contracts import (
+    Attachment,
     Chunk,
     Chunker,
+    Complete,
     Converted,
     Document,
     Embedder,
     Extractor,
     Format,
+    Page,
     Progress,
+    Services,
     Source,
     Stage,
 )
@@ -128,94 +131,125 @@ def _make(contract: type[T], config: PluginConfig, where: str) -> T:
     return make(validate(registry.settings_type(plugin), config.settings, where))
 
 
-class Preparer:
-    """The stages that need neither model nor store: convert, extract, chunk."""
+Keep = Callable[[Document, Sequence[Attachment]], Awaitable[None]]
+"""Told after each costly stage what is known of the document by then, and after conversion which files were
+in it. Who keeps that, and crawls the kept document the next time, repeats no stage."""
 
-    def __init__(self, config: CrawlerConfig) -> None:
+
+class Preparer:
+    """The stages before embedding: convert, extract, chunk."""
+
+    def __init__(self, config: CrawlerConfig, services: Services | None = None) -> None:
         self.config = config
+        self.services = services or Services()
         self.formats = make_formats(config)
         self.extractor: Extractor[Any] = _make(Extractor, config.extractor, "extractor")  # type: ignore[type-abstract]
         self.chunker: Chunker[Any] = _make(Chunker, config.chunker, "chunker")  # type: ignore[type-abstract]
 
-    async def prepare(self, document: Document, progress: Progress | None = None) -> Document:
-        """The document with its markdown, metadata and chunks.
+    async def prepare(
+        self, document: Document, progress: Progress | None = None, keep: Keep | None = None
+    ) -> Document:
+        """The document with its markdown, metadata and chunks; ``content`` is dropped.
 
         Raises:
             UnsupportedFormat, UnreadableDocument, DocumentTooLarge: Its owner has to do something.
+            ModelFailed: A model that the pipeline asks did not answer.
         """
-        report = progress or _silent
-        given = dict(document.metadata) if document.metadata is not None else None
-        converted = await self._convert(document, report)
-        await report("extract", 0, None)
-        if given is None:
-            filename = _filename(document.source)
-            given = await asyncio.to_thread(self.extractor.extract, filename, converted)
-        title = given.get("title")
-        if isinstance(title, str):
-            given["title"] = title = title[:MAX_TITLE]
-        await report("chunk", 0, None)
-        chunks = await self._chunk(converted, title if isinstance(title, str) else None)
-        await report("chunk", len(chunks), len(chunks))
-        return document.model_copy(
-            update={
-                "markdown": converted.markdown,
-                "pages": converted.pages,
-                "metadata": given,
-                "warnings": (*document.warnings, *converted.warnings),
-                "chunks": tuple(chunks),
-            }
-        )
+        report, kept = progress or _silent, keep or _forget
+        if document.markdown is None:
+            document = await self._convert(document, report, kept)
+        self._check_pages(document.pages)
+        if document.metadata is None or "title" not in document.metadata:
+            document = await self._extract(document, report)
+            await kept(document, ())
+        metadata = document.metadata or {}
+        title = metadata.get("title")
+        if not isinstance(title, str):
+            title = _filename(document.source)
+        document = document.model_copy(update={"metadata": {**metadata, "title": title[:MAX_TITLE]}})
+        if not document.chunks:
+            document = await self._chunk(document, report)
+            await kept(document, ())
+        return document
 
-    async def _convert(self, document: Document, report: Progress) -> Converted:
+    async def _convert(self, document: Document, report: Progress, keep: Keep) -> Document:
         limits = self.config.limits
         await report("convert", 0, None)
-        if document.markdown is not None:
-            converted = Converted(markdown=document.markdown, pages=document.pages)
-        else:
-            content = document.content or b""
-            if not content:
-                raise UnreadableDocument("The file is empty.")
-            if len(content) > limits.max_bytes:
-                raise DocumentTooLarge(f"The file is larger than {limits.max_bytes.human_readable()}.")
-            name = _filename(document.source)
-            source = Source(filename=name, content=content, media_type=document.media_type)
-            converted = await conversion.convert(choose(self.formats, source), source, limits)
-        if len(converted.pages) > limits.max_pages:
-            raise DocumentTooLarge(
-                f"The document has {len(converted.pages)} pages, more than the {limits.max_pages} that this "
-                "server accepts. Split it and upload the parts."
-            )
+        content = document.content or b""
+        if not content:
+            raise UnreadableDocument("The file is empty.")
+        if len(content) > limits.max_bytes:
+            raise DocumentTooLarge(f"The file is larger than {limits.max_bytes.human_readable()}.")
+        name = _filename(document.source)
+        source = Source(filename=name, content=content, media_type=document.media_type)
+        converted = await conversion.convert(choose(self.formats, source), source, limits)
+        document = document.model_copy(
+            update={
+                "content": None,
+                "markdown": converted.markdown,
+                "pages": converted.pages,
+                "properties": converted.metadata,
+                "warnings": (*document.warnings, *converted.warnings),
+            }
+        )
+        await keep(document, converted.attachments)
         await report("convert", len(converted.pages) or 1, len(converted.pages) or 1)
-        return converted
+        return document
 
-    async def _chunk(self, converted: Converted, title: str | None) -> list[Chunk]:
-        limit = self.config.limits.max_chunks
+    async def _extract(self, document: Document, report: Progress) -> Document:
+        await report("extract", 0, None)
+        converted = Converted(
+            markdown=document.markdown or "", pages=document.pages, metadata=document.properties
+        )
+        found = await self.extractor.extract(_filename(document.source), converted, self.services)
+        metadata = {**found.metadata, **(document.metadata or {})}
+        warnings = (*document.warnings, *found.warnings)
+        return document.model_copy(update={"metadata": metadata, "warnings": warnings})
+
+    def _check_pages(self, pages: Sequence[Page]) -> None:
+        limit = self.config.limits.max_pages
+        if len(pages) > limit:
+            raise DocumentTooLarge(
+                f"The document has {len(pages)} pages, more than the {limit} that this server accepts. "
+                "Split it and upload the parts."
+            )
+
+    async def _chunk(self, document: Document, report: Progress) -> Document:
+        await report("chunk", 0, None)
+        limit, markdown = self.config.limits.max_chunks, document.markdown or ""
         too_large = DocumentTooLarge(
             f"The document's text is larger than the {limit} passages that this server accepts. "
             "Split it and upload the parts."
         )
-        if len(converted.markdown) > limit * _CHARACTERS_PER_CHUNK:
+        if len(markdown) > limit * _CHARACTERS_PER_CHUNK:
             raise too_large
-        chunks = await asyncio.to_thread(self.chunker.chunk, converted.markdown, converted.pages, title)
+        title = (document.metadata or {}).get("title")
+        chunks = await self.chunker.chunk(markdown, document.pages, title, self.services)
         if not chunks:
             raise UnreadableDocument("The document has no text. Check the file and upload it again.")
         if len(chunks) > limit:
             raise too_large
-        return chunks
+        await report("chunk", len(chunks), len(chunks))
+        return document.model_copy(update={"chunks": tuple(chunks), "content": None})
 
 
 class Crawler(Preparer):
     """All stages, up to the store. One object serves any number of documents of its event loop."""
 
-    def __init__(self, config: CrawlerConfig, embedder: Embedder, store: Store[Any]) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: CrawlerConfig, embedder: Embedder, store: Store[Any], complete: Complete | None = None
+    ) -> None:
+        super().__init__(config, Services(complete=complete, embedder=embedder))
         self.embedder = embedder
         self.store = store
 
-    async def crawl_document(self, document: Document, progress: Progress | None = None) -> Document:
+    async def crawl_document(
+        self, document: Document, progress: Progress | None = None, keep: Keep | None = None
+    ) -> Document:
         """Convert, extract, chunk, embed and store ``document``; repeating it is harmless.
 
-        Convert is skipped where the document has markdown, extract where it has metadata.
+        Convert is skipped where the document has markdown, extract where its metadata has a title, chunk
+        where it has chunks.
 
         Returns:
             The document as it was stored, its chunks with their vectors.
@@ -224,7 +258,7 @@ class Crawler(Preparer):
             CrawlError: ``transient`` tells whether the same document may succeed later.
         """
         report = progress or _silent
-        document = await self.prepare(document, report)
+        document = await self.prepare(document, report, keep)
         title = (document.metadata or {}).get("title")
         chunks = await self._embed(document.chunks, title, report)
         document = document.model_copy(update={"chunks": tuple(chunks)})
@@ -252,6 +286,10 @@ class Crawler(Preparer):
 
 async def _silent(stage: Stage, done: int, total: int | None) -> None:
     """For who does not want to know."""
+
+
+async def _forget(document: Document, attachments: Sequence[Attachment]) -> None:
+    """For who does not resume."""
 
 
 def _filename(source: str) -> str:

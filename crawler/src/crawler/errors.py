@@ -8,6 +8,7 @@
     + FetchFailed            an address did not answer with a document
       + FetchRefused         it is not a public address
     + EmbeddingFailed        the embedding model refused or could not be reached
+    + ModelFailed            a chat model that the pipeline asks refused or could not be reached
     + StoreError             the vector store
       + StoreUnavailable     it cannot be reached (or is starting)
       + StoreRefused         it answered, and said no
@@ -71,6 +72,13 @@ class EmbeddingFailed(CrawlError):
     """The embedding model did not answer. The document will be tried again."""
 
     code = "embedding_failed"
+    transient = True
+
+
+class ModelFailed(CrawlError):
+    """A model that this pipeline asks did not answer. The document will be tried again."""
+
+    code = "model_failed"
     transient = True
 
 

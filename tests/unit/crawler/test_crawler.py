@@ -68,7 +68,7 @@ async def test_a_given_title_is_cut_so_that_passages_keep_their_room() -> None:
     assert len(crawled.metadata["title"]) <= 120
 
 
-async def test_progress_tells_each_stage_and_every_batch() -> None:
+async def test_progress_tells_each_stage_that_is_done_and_every_batch() -> None:
     seen: list[tuple[Stage, int, int | None]] = []
 
     async def progress(stage: Stage, done: int, total: int | None) -> None:
@@ -77,7 +77,7 @@ async def test_progress_tells_each_stage_and_every_batch() -> None:
     markdown = "\n\n".join(f"# {n}\n\ntext" for n in range(5))
     await crawler(embedding_batch_size=2).crawl_document(document(markdown=markdown), progress)
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == [
-        *("convert", "extract", "chunk", "embed", "store", "done")
+        *("extract", "chunk", "embed", "store", "done")
     ]
     assert [done for stage, done, _ in seen if stage == "embed"] == [0, 2, 4, 5]
 

@@ -7,6 +7,7 @@ rows, each piece under the table's header.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from crawler.blocks import Block, scan
-from crawler.contracts import Chunk, Chunker, Page
+from crawler.contracts import Chunk, Chunker, Page, Services
 from crawler.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ class Headings(Chunker[HeadingsSettings]):
         super().__init__(settings)
         self._splitters: dict[tuple[int, bool], MarkdownSplitter | TextSplitter] = {}
 
-    def chunk(self, markdown: str, pages: Sequence[Page], title: str | None) -> list[Chunk]:
+    async def chunk(
+        self, markdown: str, pages: Sequence[Page], title: str | None, services: Services
+    ) -> list[Chunk]:
+        return await asyncio.to_thread(self._chunk, markdown, pages, title)
+
+    def _chunk(self, markdown: str, pages: Sequence[Page], title: str | None) -> list[Chunk]:
         chunks: list[Chunk] = []
         starts = [page.start for page in pages]
         for headings, piece in self._pieces(markdown, title):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 from crawler.blocks import scan
-from crawler.contracts import Converted, Extractor
+from crawler.contracts import Converted, Extracted, Extractor, Services
 from crawler.settings import Settings
 
 MAX_TITLE = 120
@@ -26,19 +27,24 @@ class Rules(Extractor[Settings]):
     """Finds ``title`` (always), ``language`` (ISO 639-1), ``author``, ``created_at`` and ``modified_at``
     (ISO 8601 dates), ``page_count`` and ``word_count``; what is not known is left out."""
 
-    def extract(self, filename: str, converted: Converted) -> dict[str, Any]:
-        given = converted.metadata
-        found: dict[str, Any] = {
-            "title": _title(filename, converted),
-            "language": _language(converted.markdown[:_HEAD]) or _text(given.get("language"), 8),
-            "author": _text(given.get("author"), 200),
-            "page_count": len(converted.pages) or None,
-            "word_count": len(converted.markdown.split()),
-        }
-        for key in ("created_at", "modified_at"):
-            date = _DATE.match(str(given.get(key, "")))
-            found[key] = date[0] if date else None
-        return {key: value for key, value in found.items() if value is not None}
+    async def extract(self, filename: str, converted: Converted, services: Services) -> Extracted:
+        return Extracted(metadata=await asyncio.to_thread(find, filename, converted))
+
+
+def find(filename: str, converted: Converted) -> dict[str, Any]:
+    """What the rules find; see :class:`Rules`. Blocks."""
+    given = converted.metadata
+    found: dict[str, Any] = {
+        "title": _title(filename, converted),
+        "language": _language(converted.markdown[:_HEAD]) or _text(given.get("language"), 8),
+        "author": _text(given.get("author"), 200),
+        "page_count": len(converted.pages) or None,
+        "word_count": len(converted.markdown.split()),
+    }
+    for key in ("created_at", "modified_at"):
+        date = _DATE.match(str(given.get(key, "")))
+        found[key] = date[0] if date else None
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _text(value: Any, longest: int) -> str | None:

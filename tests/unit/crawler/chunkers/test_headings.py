@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 
 from crawler.chunkers.headings import Headings, HeadingsSettings
-from crawler.contracts import Chunk
+from crawler.contracts import Chunk, Services
 
 SMALL = Headings(HeadingsSettings(max_tokens=64))
 
 
 def chunked(markdown: str, title: str | None = None) -> list[Chunk]:
-    return SMALL.chunk(markdown, (), title)
+    return asyncio.run(SMALL.chunk(markdown, (), title, Services()))
 
 
 def test_a_chunk_never_reaches_over_a_heading() -> None:
@@ -103,5 +104,5 @@ def test_a_tokenizer_of_ones_own_can_be_named() -> None:
         tokenizer.pre_tokenizer = WhitespaceSplit()
         tokenizer.save(str(path))
         chunker = Headings(HeadingsSettings(max_tokens=64, tokenizer=path))
-        chunks = chunker.chunk("\n\n".join(["a.b.c d"] * 64), (), None)
+        chunks = asyncio.run(chunker.chunk("\n\n".join(["a.b.c d"] * 64), (), None, Services()))
     assert [len(chunk.content.split()) for chunk in chunks] == [64, 64]

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from crawler.contracts import Converted, Page
-from crawler.extractors.rules import Rules
-from crawler.settings import Settings
+from crawler.extractors.rules import find
 
 
 def extracted(markdown: str = "", filename: str = "annual_report.pdf", **properties: Any) -> dict[str, Any]:
-    return Rules(Settings()).extract(filename, Converted(markdown=markdown, metadata=properties))
+    return find(filename, Converted(markdown=markdown, metadata=properties))
 
 
 def test_the_title_is_what_the_file_says_of_itself() -> None:
@@ -66,5 +65,5 @@ def test_author_pages_and_words_are_told() -> None:
         pages=(Page(number=1, start=0), Page(number=2, start=4)),
         metadata={"author": "Ada"},
     )
-    found = Rules(Settings()).extract("a.pdf", converted)
+    found = find("a.pdf", converted)
     assert (found["author"], found["page_count"], found["word_count"]) == ("Ada", 2, 3)

@@ -15,9 +15,10 @@ from plugins.api.route import Route, errors, example
 from plugins.api.uploads import receive
 from plugins.collections.documents import DocumentService
 from plugins.core.config import LimitsConfig
+from plugins.core.document_shapes import DocumentInput, DocumentList, DocumentPatch, DocumentView
 from plugins.core.errors import UnknownDocument
 from plugins.core.identity import Principal
-from plugins.core.shapes import Deleted, DocumentInput, DocumentList, DocumentPatch, DocumentView
+from plugins.core.shapes import Deleted
 
 DocumentId = Annotated[str, Path(description="The id of a document (`file-...`)")]
 Status = Literal["in_progress", "completed", "cancelled", "failed"]

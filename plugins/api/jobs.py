@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Path
 
 from plugins.api.route import Route, errors
 from plugins.collections.documents import DocumentService
+from plugins.core.document_shapes import JobView
 from plugins.core.identity import Principal
-from plugins.core.shapes import JobView
 
 
 def router(documents: DocumentService, authenticated: Callable[..., Awaitable[Principal]]) -> APIRouter:

@@ -24,9 +24,9 @@ from plugins.api.route import Route, errors
 from plugins.auth._claims import encoded
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import COOKIE, SessionSource
-from plugins.core.config import SignInConfig
 from plugins.core.errors import Forbidden, InvalidRequest, Unauthenticated
 from plugins.core.identity import Credential, Principal
+from plugins.core.identity_config import SignInConfig
 from plugins.core.ports import IdentitySource, SignIn
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from plugins.api.multipart import CheckFormat, Form, SpooledFile, clean_filename
 from plugins.api.route import read_body
 from plugins.collections.documents import Upload
 from plugins.core.config import LimitsConfig
+from plugins.core.document_shapes import AddDocuments, DocumentInput
 from plugins.core.errors import InvalidRequest, TooLarge
-from plugins.core.shapes import AddDocuments, Attributes, DocumentInput, Shape
+from plugins.core.shapes import Attributes, Shape
 from plugins.core.validation import invalid, read_json
 
 MAX_JSON_BYTES = 8 * 2**20

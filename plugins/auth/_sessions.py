@@ -22,9 +22,9 @@ from sqlalchemy import and_, delete, insert, select, update
 from plugins.auth._claims import encoded
 from plugins.collections.database import Database
 from plugins.collections.tables import sessions
-from plugins.core.config import SignInConfig
 from plugins.core.errors import Forbidden, IdentityUnavailable, Unauthenticated, Upstream
 from plugins.core.identity import Credential, Principal
+from plugins.core.identity_config import SignInConfig
 from plugins.core.ports import IdentitySource, SignIn, Tokens
 
 COOKIE = "__Host-collections-session"

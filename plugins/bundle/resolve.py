@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from crawler import registry
 from crawler.errors import ConfigError
 from crawler.settings import Settings, validate
-from plugins.core.config import Plugin, Source
+from plugins.core.identity_config import Source
+from plugins.core.plugin import Plugin
 
 
 class Resolved(NamedTuple):

@@ -18,6 +18,7 @@ from plugins.collections import audit, tables
 from plugins.collections.catalogue import check_limit
 from plugins.collections.database import Database
 from plugins.collections.originals import Originals
+from plugins.collections.placing import add_audience, find, place, revise
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     CollectionRecord,
@@ -31,17 +32,11 @@ from plugins.collections.uploads import (
     MANAGE_AUDIENCE,
     Prepared,
     Upload,
-    add_audience,
     canonical_acl,
     check_attributes,
-    find,
-    place,
     prepare,
-    revise,
 )
-from plugins.core.errors import Conflict, Forbidden, UnknownCollection, UnknownDocument
-from plugins.core.identity import Principal
-from plugins.core.shapes import (
+from plugins.core.document_shapes import (
     DocumentJob,
     DocumentList,
     DocumentPatch,
@@ -49,6 +44,8 @@ from plugins.core.shapes import (
     JobView,
     LastError,
 )
+from plugins.core.errors import Conflict, Forbidden, UnknownCollection, UnknownDocument
+from plugins.core.identity import Principal
 
 __all__ = ["DocumentService", "Original", "Upload"]
 

@@ -7,28 +7,17 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from crawler.contracts import audience_key
-from plugins.collections import tables
 from plugins.collections.records import (
-    DOCUMENT_COLUMNS,
-    CollectionRecord,
-    DocumentRecord,
-    document_record,
     has_controls,
     new_id,
-    now,
 )
 from plugins.collections.rights import Rights
-from plugins.core.errors import Conflict, Forbidden, InvalidRequest
-from plugins.core.identity import Principal
+from plugins.core.errors import InvalidRequest
 
 DOCUMENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 RESERVED = frozenset(
@@ -173,184 +162,3 @@ def digest(pipeline: Mapping[str, Any]) -> str:
     """Tells whether a document was made with the same settings."""
     text = json.dumps(pipeline, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-async def place(
-    connection: AsyncConnection,
-    principal: Principal,
-    rights: Rights,
-    collection: CollectionRecord,
-    new: Prepared,
-) -> DocumentRecord:
-    """Make the upload a row, which is also its job; or find the row that it already is.
-
-    The revision of the answer is the upload's, unless its content is already there. What replaces a
-    document keeps its audience; only who manages the collection may bring another.
-
-    Raises:
-        Conflict: The id is that of a document which the principal may not replace.
-        Forbidden: It brings another audience, which the principal may not change.
-    """
-    await add_audience(connection, collection.id, new.acl)
-    existing = await find(connection, collection.id, new.document_id) if new.upload.document_id else None
-    if existing is None:
-        same = None if new.upload.document_id else await _same(connection, principal, rights, collection, new)
-        return same or await _insert(connection, principal, collection, new)
-    manages = rights.decide(principal, "manage", collection).allowed
-    if existing.uploaded_by != principal.user_id and not manages:
-        raise Conflict("Somebody else uploaded the document with this id; choose another.", param="id")
-    if existing.deleting:
-        raise Conflict("The document with this id is being deleted; try again in a moment.", param="id")
-    if new.acl is not None and new.acl != existing.acl and not manages:
-        raise Forbidden(MANAGE_AUDIENCE, param="acl")
-    new = replace(new, acl=existing.acl if new.acl is None else new.acl)
-    if _equal(existing, new):
-        return existing
-    return await revise(connection, existing, **_brought(principal, new))
-
-
-def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
-    """The columns of a document's row that come with an upload."""
-    upload = new.upload
-    return {
-        "revision": new.revision,
-        "kind": new.kind,
-        "filename": upload.filename,
-        "media_type": upload.media_type,
-        "url": upload.url,
-        "size": new.size,
-        "sha256": upload.sha256,
-        "attributes": dict(upload.metadata),
-        "acl": new.acl,
-        "acl_key": new.acl_key,
-        "pipeline": new.pipeline,
-        "uploaded_by": principal.user_id,
-    }
-
-
-async def revise(connection: AsyncConnection, existing: DocumentRecord, **values: Any) -> DocumentRecord:
-    """Give the document a new revision, to be ingested; the live one stays until that is complete.
-
-    Whoever works on the old revision notices and leaves it.
-    """
-    fresh = replace(
-        existing,
-        **values,
-        stale=True,
-        pending=True,
-        status="in_progress",
-        stage="queued",
-        done=0,
-        total=None,
-        attempts=0,
-        not_before=0.0,
-        error_code=None,
-        error_message=None,
-    )
-    table = tables.documents
-    changed = {
-        key: value
-        for key, value in asdict(fresh).items()
-        if key not in ("collection_id", "id", "worker", "lease_until", "live_revision")
-    }
-    result = await connection.execute(
-        update(table)
-        .where(table.c.collection_id == existing.collection_id, table.c.id == existing.id)
-        .where(table.c.revision == existing.revision, table.c.deleting.is_(False))
-        .values(**changed)
-    )
-    if result.rowcount != 1:
-        raise Conflict("Somebody else changed this document at the same time; try again.")
-    return fresh
-
-
-async def find(connection: AsyncConnection, collection_id: str, document_id: str) -> DocumentRecord | None:
-    """The document's row, also of one that is being deleted."""
-    if not DOCUMENT_ID.fullmatch(document_id):
-        return None
-    table = tables.documents
-    query = select(*DOCUMENT_COLUMNS).where(table.c.collection_id == collection_id, table.c.id == document_id)
-    row = (await connection.execute(query)).one_or_none()
-    return document_record(row) if row is not None else None
-
-
-async def add_audience(connection: AsyncConnection, collection_id: str, acl: list[str] | None) -> None:
-    """Write down who an audience key stands for; searches only admit keys that they find here."""
-    if acl is None:
-        return
-    values = {"collection_id": collection_id, "key": audience_key(acl), "subjects": acl}
-    try:
-        async with connection.begin_nested():
-            await connection.execute(insert(tables.audiences).values(**values))
-    except IntegrityError:
-        return  # it is there already
-
-
-def _equal(row: DocumentRecord, new: Prepared) -> bool:
-    return (
-        row.kind == new.kind != "url"
-        and row.status != "failed"
-        and row.sha256 == new.upload.sha256
-        and row.acl_key == new.acl_key
-        and row.pipeline == new.pipeline
-        and row.attributes == new.upload.metadata
-    )
-
-
-async def _same(
-    connection: AsyncConnection,
-    principal: Principal,
-    rights: Rights,
-    collection: CollectionRecord,
-    new: Prepared,
-) -> DocumentRecord | None:
-    """A document of the same content that the principal uploaded or may read."""
-    table = tables.documents
-    query = (
-        select(*DOCUMENT_COLUMNS)
-        .where(table.c.collection_id == collection.id, table.c.sha256 == new.upload.sha256)
-        .where(table.c.deleting.is_(False))
-        .order_by(table.c.created_at)
-    )
-    queries = rights.decide(principal, "query", collection).allowed
-    for row in await connection.execute(query):
-        record = document_record(row)
-        readable = queries and rights.admits(principal, record.acl)
-        if _equal(record, new) and (readable or record.uploaded_by == principal.user_id):
-            return record
-    return None
-
-
-async def _insert(
-    connection: AsyncConnection, principal: Principal, collection: CollectionRecord, new: Prepared
-) -> DocumentRecord:
-    record = DocumentRecord(
-        **_brought(principal, new),
-        collection_id=collection.id,
-        id=new.document_id,
-        live_revision=None,
-        title=None,
-        pages=None,
-        chunks=0,
-        created_at=now(),
-        deleting=False,
-        stale=False,
-        pending=True,
-        job_id=new_id("job_"),
-        status="in_progress",
-        stage="queued",
-        done=0,
-        total=None,
-        attempts=0,
-        not_before=0.0,
-        worker=None,
-        lease_until=0.0,
-        error_code=None,
-        error_message=None,
-    )
-    try:
-        async with connection.begin_nested():
-            await connection.execute(insert(tables.documents).values(**asdict(record)))
-    except IntegrityError as error:
-        raise Conflict("A document with this id was uploaded at the same time.", param="id") from error
-    return record

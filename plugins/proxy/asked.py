@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crawler.store import Filter
-from plugins.core.config import Mode
+from plugins.core.chat_config import Mode
 from plugins.core.errors import InvalidRequest
 from plugins.core.shapes import RankingOptions
 from plugins.core.validation import invalid

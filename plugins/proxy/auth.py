@@ -25,9 +25,9 @@ from pydantic import Field, SecretStr
 from plugins.auth._sessions import COOKIE, cookie_of
 from plugins.auth.litellm import NAME as LITELLM
 from plugins.auth.litellm import HandBack, Litellm
-from plugins.core.config import Allowance
 from plugins.core.errors import BundleError, ConfigError, IdentityUnavailable, InvalidRequest, Unauthenticated
 from plugins.core.identity import Credential, Principal, canonical_subject
+from plugins.core.identity_config import Allowance
 from plugins.core.logs import about
 from plugins.core.ports import IdentitySource
 from plugins.core.request_id import HEADER, request_id

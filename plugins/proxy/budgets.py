@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from plugins.core.config import Budget, ChatConfig
+from plugins.core.chat_config import Budget, ChatConfig
 from plugins.core.errors import ConfigError, InvalidRequest
 from plugins.core.identity import Principal, canonical_subject
 

@@ -19,7 +19,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import LLMResponseTypes, ModelResponse
 
 from crawler.errors import CrawlError
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
 from plugins.proxy import asked as asking

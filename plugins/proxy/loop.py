@@ -18,7 +18,7 @@ from typing import Any
 
 from litellm.types.utils import ModelResponseStream, Usage
 
-from plugins.core.config import Budget, ChatConfig
+from plugins.core.chat_config import Budget, ChatConfig
 from plugins.core.errors import DeadlineExceeded
 from plugins.core.ports import Call, Passage
 from plugins.core.toolbox import Toolbox

@@ -16,7 +16,7 @@ from typing import Any
 from litellm.proxy import proxy_server
 from litellm.types.utils import ModelResponse
 
-from plugins.core.config import Mode, Profile
+from plugins.core.chat_config import Mode, Profile
 from plugins.proxy.capabilities import Capabilities
 from plugins.proxy.context_window import SEARCHED, last_user
 from plugins.proxy.loop import Turn

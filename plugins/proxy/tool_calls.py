@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from plugins.core.config import Budget, ChatConfig
+from plugins.core.chat_config import Budget, ChatConfig
 from plugins.core.errors import ToolFailed, ToolRetry
 from plugins.core.passages import render
 from plugins.core.ports import Call, Passage, ToolResult

@@ -11,7 +11,7 @@ from litellm.proxy import proxy_server
 
 from crawler.errors import CrawlError
 from crawler.store import Filter
-from plugins.core.config import ChatConfig, Profile
+from plugins.core.chat_config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
 from plugins.core.ports import Call, QueryableCollection, Scope

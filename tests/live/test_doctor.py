@@ -15,7 +15,8 @@ from plugins.bundle.doctor.findings import Finding
 from plugins.bundle.doctor.identity import LitellmFacts, examine_source
 from plugins.bundle.doctor.store import examine_store
 from plugins.bundle.doctor.token import examine_token
-from plugins.core.config import Config, IdentityConfig, Source
+from plugins.core.config import Config
+from plugins.core.identity_config import IdentityConfig, Source
 from tests.live.keycloak_realm import CA_FILE, SECRETS, Realm
 from tests.live.milvus import Server, milvus
 from tests.support.doctor import found, said

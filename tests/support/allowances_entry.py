@@ -18,7 +18,8 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from crawler.settings import Settings
 from plugins.bundle.resolve import resolve
-from plugins.core.config import ChatConfig, folder, load
+from plugins.core.chat_config import ChatConfig
+from plugins.core.config import folder, load
 from plugins.core.identity import Decision
 from plugins.core.ports import Call, IdentitySource, Parts, Tool, ToolResult
 from plugins.core.toolbox import Toolbox

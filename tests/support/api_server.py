@@ -37,14 +37,14 @@ from plugins.core.config import (
     CollectionsConfig,
     Config,
     Creation,
-    IdentityConfig,
     LimitsConfig,
     StorageConfig,
     ToolEntry,
 )
-from plugins.core.config import Source as IdentityEntry
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Principal
+from plugins.core.identity_config import IdentityConfig
+from plugins.core.identity_config import Source as IdentityEntry
 from plugins.core.logs import about
 from plugins.core.ports import HealthReport, Parts, Search
 from plugins.core.toolbox import Toolbox

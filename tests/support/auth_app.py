@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from plugins.api import auth, sign_in
 from plugins.api.sign_in import SignInParts
-from plugins.core.config import SignInConfig
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
+from plugins.core.identity_config import SignInConfig
 from plugins.core.ports import Catalogue
 from plugins.core.resource import name_metadata
 from plugins.core.shapes import CollectionList, CollectionView, Standing

@@ -29,7 +29,7 @@ from litellm.utils import custom_llm_setup
 from pydantic import BaseModel
 
 from crawler.settings import Settings
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from plugins.core.errors import Forbidden, UnknownCollection
 from plugins.core.identity import Decision, Principal
 from plugins.core.logs import configure

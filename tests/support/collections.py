@@ -32,18 +32,11 @@ from plugins.collections.records import CollectionRecord
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.standings import Standings
-from plugins.core.config import (
-    CollectionsConfig,
-    Config,
-    Creation,
-    IdentityConfig,
-    Policy,
-    Source,
-    StorageConfig,
-    ToolEntry,
-)
+from plugins.core.config import CollectionsConfig, Config, Creation, Policy, StorageConfig, ToolEntry
+from plugins.core.document_shapes import DocumentView
 from plugins.core.identity import Principal
-from plugins.core.shapes import Access, CollectionView, DocumentView, NewCollection, SearchRequest
+from plugins.core.identity_config import IdentityConfig, Source
+from plugins.core.shapes import Access, CollectionView, NewCollection, SearchRequest
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.worker import Worker
 

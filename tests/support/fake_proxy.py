@@ -11,7 +11,7 @@ from litellm.proxy import proxy_server
 from pydantic import BaseModel
 
 from crawler.settings import Settings
-from plugins.core.config import ChatConfig, Profile
+from plugins.core.chat_config import ChatConfig, Profile
 from plugins.core.errors import Forbidden, ToolFailed, UnknownCollection
 from plugins.core.identity import Decision, Principal
 from plugins.core.ports import Call, Parts, QueryableCollection, Tool, ToolResult

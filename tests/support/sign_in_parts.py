@@ -11,8 +11,9 @@ from plugins.api.sign_in import SignInParts
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import COOKIE, SessionSource
 from plugins.collections.database import Database, database_url, migrate
-from plugins.core.config import SignInConfig, StorageConfig
+from plugins.core.config import StorageConfig
 from plugins.core.identity import Credential
+from plugins.core.identity_config import SignInConfig
 from plugins.core.ports import IdentitySource
 from tests.support.keycloak_issuer import CLIENT, KeycloakIssuer
 from tests.support.oidc import source_for

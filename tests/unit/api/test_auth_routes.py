@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from plugins.auth._attempts import PAIR
-from plugins.core.config import SignInConfig
+from plugins.core.identity_config import SignInConfig
 from tests.support.auth_app import App, Browser, auth_app
 from tests.support.keycloak_issuer import KeycloakIssuer
 from tests.support.sign_in_parts import BASE

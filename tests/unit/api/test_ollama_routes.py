@@ -21,8 +21,9 @@ from plugins.api.route import REFUSALS
 from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.rights import Rights
-from plugins.core.config import AuditConfig, Config, IdentityConfig, OllamaConfig, StorageConfig
-from plugins.core.config import Source as IdentityEntry
+from plugins.core.config import AuditConfig, Config, OllamaConfig, StorageConfig
+from plugins.core.identity_config import IdentityConfig
+from plugins.core.identity_config import Source as IdentityEntry
 from tests.support.api_server import authenticated
 from tests.support.fake_ollama import DIGEST, SUCCESS, TINY, FakeOllama, fake_ollama
 

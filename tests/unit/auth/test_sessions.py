@@ -18,9 +18,10 @@ from plugins.api.sign_in import SignInParts
 from plugins.auth._sessions import COOKIE, origin_of
 from plugins.collections.database import Database, database_url
 from plugins.collections.tables import sessions
-from plugins.core.config import SignInConfig, StorageConfig
+from plugins.core.config import StorageConfig
 from plugins.core.errors import Forbidden, IdentityUnavailable, Unauthenticated
 from plugins.core.identity import Credential
+from plugins.core.identity_config import SignInConfig
 from plugins.core.ports import Tokens
 from tests.support.keycloak_issuer import KeycloakIssuer
 from tests.support.sign_in_parts import BASE, sign_in_parts, with_cookie

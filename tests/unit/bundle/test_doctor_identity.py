@@ -20,8 +20,9 @@ from plugins.auth.open_webui import OpenWebui, OpenWebuiSettings
 from plugins.bundle.doctor.findings import Finding, Notes
 from plugins.bundle.doctor.identity import LitellmFacts, check_clock, examine_source
 from plugins.bundle.doctor.token import examine_token
-from plugins.core.config import Config, IdentityConfig, Source
+from plugins.core.config import Config
 from plugins.core.errors import Unauthenticated
+from plugins.core.identity_config import IdentityConfig, Source
 from plugins.core.ports import IdentitySource
 from tests.support.doctor import Server, found, said
 from tests.support.issuer import Issuer, issuer

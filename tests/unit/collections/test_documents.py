@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from plugins.core.document_shapes import DocumentPatch
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection, UnknownDocument
-from plugins.core.shapes import DocumentPatch
 from tests.support.collections import World, an_upload, person
 
 BOB = person("bob")

@@ -10,17 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.collections.rights import Grants, Rights
-from plugins.core.config import (
-    CollectionsConfig,
-    Config,
-    Creation,
-    IdentityConfig,
-    Policy,
-    Source,
-    ToolEntry,
-)
+from plugins.core.config import CollectionsConfig, Config, Creation, Policy, ToolEntry
 from plugins.core.errors import ConfigError, InvalidRequest
 from plugins.core.identity import RIGHTS, Principal, Right
+from plugins.core.identity_config import IdentityConfig, Source
 from tests.support.collections import person
 
 

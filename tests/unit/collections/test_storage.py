@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from plugins.collections.storage import check_store
-from plugins.core.config import Config, Plugin, StorageConfig
+from plugins.core.config import Config, StorageConfig
 from plugins.core.errors import ConfigError
+from plugins.core.plugin import Plugin
 from tests.support.collections import a_config
 
 ADOPT = {"names": "old_*", "embedding_model": "m", "fields": {"text": "body", "vector": "embedding"}}

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from crawler.settings import Settings
 from plugins.auth.litellm import Litellm, LitellmSettings
-from plugins.core.config import Allowance
 from plugins.core.errors import ConfigError, IdentityUnavailable, Unauthenticated
 from plugins.core.identity import Credential, Principal
+from plugins.core.identity_config import Allowance
 from plugins.core.ports import IdentitySource
 from plugins.proxy.auth import Authenticate, PrincipalAuth, Refusal, principal_of
 

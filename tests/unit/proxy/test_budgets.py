@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from plugins.core.errors import ConfigError
 from plugins.core.identity import Principal
 from plugins.proxy.auth import Refusal

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from litellm.exceptions import APIConnectionError, RateLimitError
 
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from plugins.proxy.auth import Refusal
 from plugins.proxy.upstream import fallback_of
 from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, SEARCH, WHOLE, finishes, said, tool_deltas

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from plugins.proxy.auth import Refusal
 from tests.support.fake_proxy import ANSWER, CLIENT_TOOL, SEARCH, WHOLE, finishes, said, tool_deltas
 from tests.support.fake_router import Round, call, text

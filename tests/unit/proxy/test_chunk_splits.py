@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from litellm.proxy import proxy_server
 
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from tests.support.fake_proxy import CLIENT_TOOL, Proxy, finishes, said, tool_deltas
 from tests.support.fake_router import Piece, Round, call, text
 

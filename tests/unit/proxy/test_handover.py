@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from plugins.proxy.handover import MAX_CHARS, Called, take, with_trace
 from tests.support.fake_proxy import CLIENT_TOOL, QUESTION, SEARCH, finishes, said, tool_deltas
 from tests.support.fake_router import Round, call, text

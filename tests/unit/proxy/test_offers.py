@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from litellm import token_counter
 
-from plugins.core.config import Profile
+from plugins.core.chat_config import Profile
 from plugins.core.identity import Decision
 from plugins.core.ports import Parts, QueryableCollection
 from plugins.core.toolbox import Toolbox

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from plugins.core.config import ChatConfig
+from plugins.core.chat_config import ChatConfig
 from plugins.core.ports import Passage
 from plugins.proxy.apis.open_webui import found, status
 from plugins.proxy.chunks import make_chunk

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from litellm.proxy import proxy_server
 
-from plugins.core.config import ChatConfig, Profile
+from plugins.core.chat_config import ChatConfig, Profile
 from plugins.core.identity import Decision
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Refusal

@@ -7,9 +7,9 @@ from fastapi import Request
 
 from crawler.settings import Settings
 from plugins.auth._sessions import COOKIE, cookie_of
-from plugins.core.config import Allowance
 from plugins.core.errors import IdentityUnavailable, Unauthenticated
 from plugins.core.identity import Credential, Principal
+from plugins.core.identity_config import Allowance
 from plugins.core.ports import IdentitySource
 from plugins.proxy.auth import LITELLM_KEY_HEADER, Authenticate, PrincipalAuth, Refusal
 

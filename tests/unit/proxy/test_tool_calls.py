@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from crawler.settings import Settings
-from plugins.core.config import Budget, ChatConfig
+from plugins.core.chat_config import Budget, ChatConfig
 from plugins.core.errors import ToolFailed
 from plugins.core.identity import Decision
 from plugins.core.ports import Call, Parts, Passage, Tool, ToolResult

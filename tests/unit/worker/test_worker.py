@@ -16,8 +16,8 @@ from crawler.stores import LiteSupervisor
 from plugins.collections import tables
 from plugins.collections.jobs import LeaseLost, beat, workers_alive
 from plugins.collections.records import CollectionRecord, now
+from plugins.core.document_shapes import DocumentPatch
 from plugins.core.errors import UnknownCollection
-from plugins.core.shapes import DocumentPatch
 from plugins.worker.crawlers import Crawlers, NotConfigured
 from tests.support.collections import World, an_upload
 

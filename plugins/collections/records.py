@@ -64,6 +64,7 @@ class CollectionRecord:
     created_at: float
     written_at: float
     adopted: dict[str, Any] | None = None
+    reindex: dict[str, Any] | None = None
     grants: Grants = field(default_factory=dict)
     held: frozenset[Right] = frozenset()
     """The rights that Milvus gives the principal it was looked up for; of the kind `milvus` only."""
@@ -106,6 +107,16 @@ class DocumentRecord:
     lease_until: float
     error_code: str | None
     error_message: str | None
+    properties: dict[str, Any] | None = None
+    warnings: list[str] | None = None
+    expires_at: float | None = None
+    batch_id: str | None = None
+    parent_id: str | None = None
+    depth: int = 0
+    priority: int = 0
+    started_at: float = 0.0
+    change: int = 0
+    built_in: str | None = None
 
 
 DOCUMENT_COLUMNS = [tables.documents.c[f.name] for f in fields(DocumentRecord)]

@@ -49,6 +49,7 @@ collections = Table(
     Column("created_by", String(512), nullable=False),
     Column("created_at", Float, nullable=False),
     Column("written_at", Float, nullable=False),  # when the store last got passages of it
+    Column("reindex", Json),  # what it is being rebuilt as; null: nothing is going on
     Column("adopted", Json),  # the field mapping of a collection that others made; null: it is ours
 )
 
@@ -105,9 +106,51 @@ documents = Table(
     Column("lease_until", Float, nullable=False),  # 0 = nobody works on it
     Column("error_code", String(64)),
     Column("error_message", Text),
+    Column("properties", Json),  # what was found in it, or given with its markdown
+    Column("warnings", Json),
+    Column("expires_at", Float),  # from then on it is as if it were deleted
+    Column("batch_id", String(64)),  # one upload's documents have the same
+    Column("parent_id", String(128)),  # the mail or archive that it was in
+    Column("depth", Integer, nullable=False),  # 0 = uploaded, 1 = was in that, ...
+    Column("priority", Integer, nullable=False),  # higher is earlier
+    Column("started_at", Float, nullable=False),  # when work on this revision began; 0 = not yet
+    Column("change", BigInteger, nullable=False),  # numbers every change of its job, over all documents
+    Column("built_in", String(255)),  # the place in the store, while reindexing, that has the live revision
     Index(None, "collection_id", "created_at"),
     Index(None, "collection_id", "sha256"),
-    Index(None, "pending", "not_before"),
+    Index(None, "pending", "uploaded_by", "not_before"),
+    Index(None, "collection_id", "change"),
+    Index(None, "collection_id", "parent_id"),
+    Index(None, "expires_at"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+turns = Table(
+    "turns",  # when somebody's document was taken last, so that all have their turn
+    metadata,
+    Column("user_id", String(512), primary_key=True),
+    Column("served_at", Float, nullable=False),
+)
+
+usage = Table(
+    "usage",  # what somebody uploaded on a day
+    metadata,
+    Column("user_id", String(512), primary_key=True),
+    Column("day", Integer, primary_key=True),  # since 1970-01-01 (UTC)
+    Column("bytes", BigInteger, nullable=False),
+)
+
+discarded = Table(
+    "discarded",  # places in the store that nothing names any more, to be dropped
+    metadata,
+    Column("store_name", String(255), primary_key=True),
+    Column("since", Float, nullable=False),
 )
 
 workers = Table(

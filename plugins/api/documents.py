@@ -3,10 +3,12 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
 
 from plugins.api.collections import After, CollectionRef, Limit
 from plugins.api.content import headers_of
@@ -185,13 +187,17 @@ def _add_content(
         caller: Caller, collection: CollectionRef, document: DocumentId
     ) -> FileResponse:
         """The original: PDF and plain text to be shown, everything else to be saved."""
-        original = await documents.content(caller, collection, document)
-        media_type, headers = headers_of(original.filename, original.media_type)
-        try:
-            stat = await asyncio.to_thread(os.stat, original.path)
-        except FileNotFoundError as error:
-            raise UnknownDocument("The original of this document is not kept.") from error
-        return FileResponse(original.path, headers=headers, media_type=media_type, stat_result=stat)
+        async with AsyncExitStack() as opened:
+            original = await opened.enter_async_context(documents.content(caller, collection, document))
+            media_type, headers = headers_of(original.filename, original.media_type)
+            try:
+                stat = await asyncio.to_thread(os.stat, original.path)
+            except FileNotFoundError as error:
+                raise UnknownDocument("The original of this document is not kept.") from error
+            sent = BackgroundTask(opened.pop_all().aclose)
+        return FileResponse(
+            original.path, headers=headers, media_type=media_type, stat_result=stat, background=sent
+        )
 
     routes.add_api_route(
         "/v1/collections/{collection}/documents/{document}/content",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,8 @@ class DocumentService:
             )
         return row.id
 
-    async def content(self, principal: Principal, ref: str, document_id: str) -> Original:
+    @asynccontextmanager
+    async def content(self, principal: Principal, ref: str, document_id: str) -> AsyncIterator[Original]:
         """The document as it was uploaded last; needs `query` and to be in its audience.
 
         Raises:
@@ -258,10 +259,10 @@ class DocumentService:
             raise Forbidden("This needs the right `query` to the collection, which you do not have.")
         if not self._rights.admits(principal, row.acl):
             raise Forbidden("You are not in the audience of this document.")
-        path = await self._originals.get(record.id, row.id, row.revision)
-        if path is None:
-            raise UnknownDocument("There is no file of this document; it may not have been fetched yet.")
-        return Original(path=path, filename=row.filename, media_type=row.media_type)
+        async with self._originals.open(record.id, row.id, row.revision) as path:
+            if path is None:
+                raise UnknownDocument("There is no file of this document; it may not have been fetched yet.")
+            yield Original(path=path, filename=row.filename, media_type=row.media_type)
 
     async def job(self, principal: Principal, job_id: str) -> JobView:
         """How far the work on a document is; for those who may see the document.

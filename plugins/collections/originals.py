@@ -8,35 +8,46 @@ import re
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 SPOOL_AGE_S = 24 * 3600.0
 """A spooled upload that nobody wrote to for so long is of a request that died."""
 
 
+Part = Literal["original", "prepared"]
+"""What is kept of a revision: the file as it was uploaded, and what was made of it so far."""
+PARTS: tuple[Part, ...] = ("original", "prepared")
+
+
 class Originals(ABC):
-    """Where original files are kept. Names are ids only, never a user's text."""
+    """Where files are kept, by collection, document and revision. Names are ids only, never a user's text."""
 
     spool_dir: Path
     """Where uploads are spooled to; `put` moves a file from here without copying."""
 
     @abstractmethod
-    async def put(self, collection_id: str, document_id: str, revision: str, spooled: Path) -> None:
-        """Move a spooled file in; it is durable when this returns."""
+    async def put(
+        self, collection_id: str, document_id: str, revision: str, spooled: Path, part: Part = "original"
+    ) -> None:
+        """Move a spooled file in; it is durable when this returns. What is there already is replaced."""
 
     @abstractmethod
     async def copy(self, collection_id: str, document_id: str, revision: str, to: str) -> bool:
         """Make the original of one revision also that of the revision `to`; False when there is none."""
 
     @abstractmethod
-    async def get(self, collection_id: str, document_id: str, revision: str) -> Path | None:
-        """The file; None when there is none."""
+    def open(
+        self, collection_id: str, document_id: str, revision: str, part: Part = "original"
+    ) -> AbstractAsyncContextManager[Path | None]:
+        """A local file to read while the context is open; None when there is none."""
 
     @abstractmethod
     async def remove(self, collection_id: str, document_id: str, revision: str) -> None:
-        """Remove the original of one revision; harmless when there is none."""
+        """Remove all parts of one revision; harmless when there are none."""
 
     @abstractmethod
     async def keep(self, collection_id: str, document_id: str, revisions: Collection[str]) -> None:
@@ -56,7 +67,7 @@ class Originals(ABC):
 
 
 class Folder(Originals):
-    """Originals in a folder: ``<collection>/<document>/<revision>``, mode 0700."""
+    """Originals in a folder: ``<collection>/<document>/<revision>``, mode 0700; other parts beside them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute() / "originals"
@@ -64,8 +75,11 @@ class Folder(Originals):
         for path in (self._root, self.spool_dir):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    async def put(self, collection_id: str, document_id: str, revision: str, spooled: Path) -> None:
-        await asyncio.to_thread(self._put, self._path(collection_id, document_id, revision), spooled)
+    async def put(
+        self, collection_id: str, document_id: str, revision: str, spooled: Path, part: Part = "original"
+    ) -> None:
+        target = self._part(self._path(collection_id, document_id, revision), part)
+        await asyncio.to_thread(self._put, target, spooled)
 
     def _put(self, target: Path, spooled: Path) -> None:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,13 +114,17 @@ class Folder(Originals):
         self._sync(target)
         return True
 
-    async def get(self, collection_id: str, document_id: str, revision: str) -> Path | None:
-        path = self._path(collection_id, document_id, revision)
-        return path if await asyncio.to_thread(path.is_file) else None
+    @asynccontextmanager
+    async def open(
+        self, collection_id: str, document_id: str, revision: str, part: Part = "original"
+    ) -> AsyncIterator[Path | None]:
+        path = self._part(self._path(collection_id, document_id, revision), part)
+        yield path if await asyncio.to_thread(path.is_file) else None
 
     async def remove(self, collection_id: str, document_id: str, revision: str) -> None:
         path = self._path(collection_id, document_id, revision)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        for part in PARTS:
+            await asyncio.to_thread(self._part(path, part).unlink, missing_ok=True)
 
     async def keep(self, collection_id: str, document_id: str, revisions: Collection[str]) -> None:
         folder = self._path(collection_id, document_id, "_").parent
@@ -117,7 +135,7 @@ class Folder(Originals):
             shutil.rmtree(folder, ignore_errors=True)
             return
         for path in folder.glob("*"):
-            if path.name not in revisions:
+            if path.stem not in revisions:
                 path.unlink(missing_ok=True)
 
     async def drop(self, collection_id: str) -> None:
@@ -141,6 +159,9 @@ class Folder(Originals):
         for path in self.spool_dir.glob("*"):
             if path.is_file() and path.stat().st_mtime < before:
                 path.unlink(missing_ok=True)
+
+    def _part(self, path: Path, part: Part) -> Path:
+        return path if part == "original" else path.with_suffix(f".{part}")
 
     def _path(self, *ids: str) -> Path:
         if not all(_ID.fullmatch(part) for part in ids):

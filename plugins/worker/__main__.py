@@ -23,6 +23,8 @@ from plugins.collections.storage import open_store
 from plugins.core import logs
 from plugins.core.config import Config, folder, load
 from plugins.worker.crawlers import Crawlers
+from plugins.worker.ingest import Ingest
+from plugins.worker.tidy import Tidy
 from plugins.worker.worker import Worker
 
 log = logging.getLogger("plugins.worker")
@@ -62,13 +64,13 @@ async def serve(config: Config, *, child: bool) -> None:
     store = open_store(config.storage)
     crawlers = Crawlers(config, store)
     queue = Queue(database, config.worker.lease_s, config.worker.max_attempts)
+    originals = Folder(config.storage.data_dir)
     worker = Worker(
         queue,
-        Folder(config.storage.data_dir),
         store,
-        crawlers,
+        Ingest(queue, originals, store, crawlers, max_bytes=config.limits.max_upload_bytes),
+        Tidy(queue, originals, store),
         concurrency=config.worker.concurrency,
-        max_bytes=config.limits.max_upload_bytes,
     )
     try:
         async with _turn(config, stop):

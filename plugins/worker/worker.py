@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from crawler import conversion
-from crawler.contracts import Document, Stage
-from crawler.errors import CrawlError, StoreUnavailable, UnreadableDocument
-from crawler.fetch import fetch
+from crawler.errors import CrawlError, StoreUnavailable
 from crawler.store import Store
 from plugins.collections.jobs import Job, LeaseLost, Queue, beat
-from plugins.collections.originals import Originals
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
-from plugins.worker.crawlers import Crawlers, NotConfigured
+from plugins.worker.crawlers import NotConfigured
+from plugins.worker.ingest import Ingest
+from plugins.worker.tidy import SWEEP_S, Tidy
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 BEAT_S = 5.0
 DROP_S = 1.0
-SWEEP_S = 3600.0
-PROGRESS_S = 0.5
 END_S = 10.0
 """How long cancelled work may take to end."""
 MAX_KEEP_S = 2.0
@@ -45,19 +40,17 @@ class Worker:
     def __init__(
         self,
         queue: Queue,
-        originals: Originals,
         store: Store[Any],
-        crawlers: Crawlers,
+        ingest: Ingest,
+        tidy: Tidy,
         *,
         concurrency: int,
-        max_bytes: int,
     ) -> None:
         self._queue = queue
-        self._originals = originals
         self._store = store
-        self._crawlers = crawlers
+        self._ingest = ingest
+        self._tidy = tidy
         self._concurrency = concurrency
-        self._max_bytes = max_bytes
         self._id = uuid.uuid4().hex
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -67,8 +60,8 @@ class Worker:
             for loop in (
                 *loops,
                 self._beat(stop),
-                self._tidy(stop, self._drop, DROP_S),
-                self._tidy(stop, self._sweep, SWEEP_S),
+                self._often(stop, self._tidy.drop, DROP_S),
+                self._often(stop, self._tidy.sweep, SWEEP_S),
             ):
                 tasks.create_task(loop)
 
@@ -127,13 +120,13 @@ class Worker:
         about(user_id=document.uploaded_by)
         try:
             if job.action == "delete":
-                await self._delete(job)
+                await self._tidy.delete(job)
             elif job.action == "clean":
-                await self._clean(job)
+                await self._tidy.clean(job)
             elif document.attempts > self._queue.max_attempts:
                 await self._queue.fail(job, "worker_died", DIED)
             else:
-                await self._crawl(job)
+                await self._ingest.crawl(job)
                 log.info("Document %s of %s is ready", document.id, document.collection_id)
         except LeaseLost:
             log.info("Document %s was replaced, deleted or taken over meanwhile", document.id)
@@ -170,72 +163,13 @@ class Worker:
             return
         await self._queue.release(job)
 
-    async def _crawl(self, job: Job) -> None:
-        row, collection = job.document, job.collection
-        await self._store.ping()  # before the costly stages
-        if row.attempts > 1:  # an attempt under other settings may have left other passages
-            await self._store.remove(collection.store_name, row.id, keep=row.live_revision)
-        crawler = await asyncio.to_thread(self._crawlers.get, collection, row.uploaded_by)
-        document = await self._document(job)
-        result = await crawler.crawl_document(document, Report(self._queue, job))
-        title = (result.metadata or {}).get("title")
-        await self._queue.complete(
-            job,
-            chunks=len(result.chunks),
-            pages=len(result.pages) or None,
-            title=title if isinstance(title, str) else None,
-        )
-
-    async def _document(self, job: Job) -> Document:
-        row = job.document
-        filename, media_type = row.filename, row.media_type
-        if row.url is not None and row.size == 0:
-            await self._queue.progress(job, "convert", 0, None)
-            fetched = await fetch(row.url, max_bytes=self._max_bytes)
-            filename, media_type, content = fetched.filename, fetched.media_type, fetched.content
-            spooled = self._originals.spool_dir / row.revision
-            await asyncio.to_thread(spooled.write_bytes, content)
-            await self._originals.put(row.collection_id, row.id, row.revision, spooled)
-            sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
-            await self._queue.fetched(job, filename, media_type, len(content), sha256)
-        else:
-            path = await self._originals.get(row.collection_id, row.id, row.revision)
-            if path is None:
-                raise UnreadableDocument("The uploaded file is not there any more. Upload it again.")
-            content = await asyncio.to_thread(path.read_bytes)
-        is_markdown = row.kind == "markdown"
-        return Document(
-            collection=job.collection.store_name,
-            document_id=row.id,
-            revision=row.revision,
-            source=filename,
-            security_group=None if row.acl is None else tuple(row.acl),
-            media_type=media_type,
-            content=None if is_markdown else content,
-            markdown=content.decode() if is_markdown else None,
-            attributes=row.attributes,
-        )
-
-    async def _clean(self, job: Job) -> None:
-        row = job.document
-        await self._store.remove(job.collection.store_name, row.id, keep=row.live_revision)
-        needed = await self._queue.revisions(row.collection_id, row.id)
-        await self._originals.keep(row.collection_id, row.id, needed.get(row.id, ()))
-        await self._queue.cleaned(job)
-
-    async def _delete(self, job: Job) -> None:
-        row = job.document
-        await self._store.remove(job.collection.store_name, row.id)
-        await self._originals.keep(row.collection_id, row.id, ())
-        await self._queue.deleted(job)
-
     async def _beat(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             with contextlib.suppress(BundleError):  # the next one will do
                 await beat(self._queue.database, self._id)
             await _wait(stop, BEAT_S)
 
-    async def _tidy(self, stop: asyncio.Event, task: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    async def _often(self, stop: asyncio.Event, task: Callable[[], Awaitable[None]], pause_s: float) -> None:
         while not stop.is_set():
             try:
                 await task()
@@ -244,43 +178,6 @@ class Worker:
             except Exception:
                 log.exception("Clearing up failed; it is tried again")
             await _wait(stop, pause_s)
-
-    async def _drop(self) -> None:
-        """Clear dropped collections away."""
-        for collection in await self._queue.dropped():
-            await self._store.drop(collection.store_name)
-            await self._originals.drop(collection.id)
-            await self._queue.forget(collection)
-            log.info("Collection %s is cleared away", collection.id)
-
-    async def _sweep(self) -> None:
-        """Remove the files that requests which died left behind."""
-        await self._originals.sweep_spool()
-        await asyncio.to_thread(conversion.sweep)
-        old: dict[str, list[str]] = {}
-        for collection_id, document_id in await self._originals.documents(SWEEP_S):
-            old.setdefault(collection_id, []).append(document_id)
-        for collection_id, document_ids in old.items():
-            needed = await self._queue.revisions(collection_id)
-            for document_id in document_ids:
-                await self._originals.keep(collection_id, document_id, needed.get(document_id, ()))
-
-
-class Report:
-    """Progress into the row: at once for a new stage, else at most twice a second."""
-
-    def __init__(self, queue: Queue, job: Job) -> None:
-        self._queue = queue
-        self._job = job
-        self._stage: Stage | None = None
-        self._written = 0.0
-
-    async def __call__(self, stage: Stage, done: int, total: int | None) -> None:
-        moment = time.monotonic()
-        if stage == "done" or (stage == self._stage and moment - self._written < PROGRESS_S):
-            return
-        self._stage, self._written = stage, moment
-        await self._queue.progress(self._job, stage, done, total)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -25,7 +25,7 @@ from crawler.stores.milvus import Milvus, MilvusSettings
 from plugins.collections import tables
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
-from plugins.collections.documents import DocumentService, Upload
+from plugins.collections.documents import DocumentService, Original, Upload
 from plugins.collections.jobs import Queue
 from plugins.collections.originals import Folder
 from plugins.collections.records import CollectionRecord
@@ -38,6 +38,8 @@ from plugins.core.identity import Principal
 from plugins.core.identity_config import IdentityConfig, Source
 from plugins.core.shapes import Access, CollectionView, NewCollection, SearchRequest
 from plugins.worker.crawlers import Crawlers
+from plugins.worker.ingest import Ingest
+from plugins.worker.tidy import Tidy
 from plugins.worker.worker import Worker
 
 DIMENSION = 16
@@ -136,7 +138,10 @@ class World:
 
     def worker(self) -> Worker:
         crawlers = ModelCrawlers(self.config, self.store, self.model)
-        return Worker(self.queue, self.originals, self.store, crawlers, concurrency=1, max_bytes=10**6)
+        ingest = Ingest(self.queue, self.originals, self.store, crawlers, max_bytes=10**6)
+        return Worker(
+            self.queue, self.store, ingest, Tidy(self.queue, self.originals, self.store), concurrency=1
+        )
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[asyncio.Event]:
@@ -148,6 +153,11 @@ class World:
         finally:
             stop.set()
             await asyncio.wait_for(running, LIMIT_S)
+
+    async def content(self, principal: Principal, ref: str, document_id: str) -> Original:
+        """What is served as the document's file; in a folder it stays where it is."""
+        async with self.documents.content(principal, ref, document_id) as original:
+            return original
 
     async def work(self) -> None:
         """Let a worker do everything that is to be done."""

@@ -56,7 +56,7 @@ async def test_who_only_adds_sees_and_deletes_own_uploads_and_cannot_search(worl
     with pytest.raises(UnknownDocument):
         await world.documents.delete(CAROL, "handbook", theirs.id)
     with pytest.raises(Forbidden, match="`query`"):
-        await world.documents.content(CAROL, "handbook", mine.id)
+        await world.content(CAROL, "handbook", mine.id)
     with pytest.raises(Forbidden, match="`query`"):
         await world.found(CAROL, "carol", "handbook")
     await world.documents.delete(CAROL, "handbook", mine.id)
@@ -172,8 +172,8 @@ async def test_an_audience_admits_only_its_subjects_everywhere(world: World) -> 
     [passage] = await world.searcher.read(BOB, secret.id)
     assert passage.text == "the secret plan"
     with pytest.raises(Forbidden, match="audience"):
-        await world.documents.content(world.alice, "handbook", secret.id)
-    original = await world.documents.content(BOB, "handbook", secret.id)
+        await world.content(world.alice, "handbook", secret.id)
+    original = await world.content(BOB, "handbook", secret.id)
     assert original.path.read_text() == "the secret plan"
 
 
@@ -185,7 +185,7 @@ async def test_a_narrowed_audience_holds_at_once_and_then_in_the_store(world: Wo
     assert await world.found(CAROL, "plan", "handbook") == []
     assert await world.found(BOB, "plan", "handbook") == ["the plan"]
     with pytest.raises(UnknownDocument):
-        await world.documents.content(CAROL, "handbook", document.id)
+        await world.content(CAROL, "handbook", document.id)
     await world.work()
     assert await world.found(CAROL, "plan", "handbook") == []
     assert await world.found(BOB, "plan", "handbook") == ["the plan"]
@@ -260,7 +260,7 @@ async def test_an_original_is_moved_in_and_names_of_files_are_ids_only(world: Wo
     upload = an_upload("x", markdown=None, path=spooled, filename="..\\..\\evil name.md", sha256="0" * 64)
     [document] = await world.documents.add(world.alice, "handbook", [upload])
     assert not spooled.exists()
-    original = await world.documents.content(world.alice, "handbook", document.id)
+    original = await world.content(world.alice, "handbook", document.id)
     assert original.filename == "..\\..\\evil name.md"
     relative = original.path.relative_to(world.config.storage.data_dir / "originals")
     assert relative.parts[:2] == (document.collection_id, document.id)

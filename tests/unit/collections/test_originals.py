@@ -18,14 +18,19 @@ async def put(folder: Folder, revision: str, content: bytes = b"x") -> None:
     await folder.put(*IDS, revision, spooled)
 
 
+async def path_of(folder: Folder, collection: str, document: str, revision: str) -> Path | None:
+    async with folder.open(collection, document, revision) as path:
+        return path
+
+
 async def test_what_is_put_is_got_and_moved_away_from_the_spool(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     await put(folder, "r1", b"the bytes")
-    found = await folder.get(*IDS, "r1")
+    found = await path_of(folder, *IDS, "r1")
     assert found is not None
     assert found.read_bytes() == b"the bytes"
     assert list(folder.spool_dir.iterdir()) == []
-    assert await folder.get(*IDS, "r2") is None
+    assert await path_of(folder, *IDS, "r2") is None
     assert oct(found.parent.stat().st_mode & 0o777) == "0o700"
 
 
@@ -34,8 +39,8 @@ async def test_a_copy_outlives_what_it_was_copied_from(tmp_path: Path) -> None:
     await put(folder, "r1", b"the bytes")
     assert await folder.copy(*IDS, "r1", "r2")
     await folder.keep(*IDS, {"r2"})
-    assert await folder.get(*IDS, "r1") is None
-    found = await folder.get(*IDS, "r2")
+    assert await path_of(folder, *IDS, "r1") is None
+    found = await path_of(folder, *IDS, "r2")
     assert found is not None
     assert found.read_bytes() == b"the bytes"
     assert not await folder.copy(*IDS, "gone", "r3")
@@ -52,7 +57,7 @@ async def test_a_file_system_without_hard_links_copies_too(
     await put(folder, "r1", b"the bytes")
     assert await folder.copy(*IDS, "r1", "r2")
     await folder.remove(*IDS, "r1")
-    found = await folder.get(*IDS, "r2")
+    found = await path_of(folder, *IDS, "r2")
     assert found is not None
     assert found.read_bytes() == b"the bytes"
 
@@ -61,14 +66,14 @@ async def test_a_file_system_without_hard_links_copies_too(
 async def test_a_key_that_is_no_id_is_refused(tmp_path: Path, bad: str) -> None:
     folder = Folder(tmp_path)
     with pytest.raises(ValueError, match="ids"):
-        await folder.get("vs_1", bad, "r1")
+        await path_of(folder, "vs_1", bad, "r1")
 
 
 async def test_only_what_is_old_is_swept(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     await put(folder, "r1")
     assert await folder.documents(3600) == []
-    path = await folder.get(*IDS, "r1")
+    path = await path_of(folder, *IDS, "r1")
     assert path is not None
     os.utime(path.parent, (1, 1))
     assert await folder.documents(3600) == [IDS]
@@ -86,4 +91,4 @@ async def test_dropping_a_collection_takes_all_its_files(tmp_path: Path) -> None
     await put(folder, "r1")
     await folder.drop("vs_1")
     await folder.drop("vs_1")
-    assert await folder.get(*IDS, "r1") is None
+    assert await path_of(folder, *IDS, "r1") is None

@@ -238,7 +238,7 @@ async def test_a_document_by_address_is_fetched_once_and_kept(
         content = b"<html><body><h1>Leave</h1><p>Thirty days.</p></body></html>"
         return Fetched(content=content, filename="leave.html", media_type="text/html")
 
-    monkeypatch.setattr("plugins.worker.worker.fetch", fetch)
+    monkeypatch.setattr("plugins.worker.ingest.fetch", fetch)
     await world.collection()
     upload = an_upload("", markdown=None, url="https://example.com/leave", filename="leave", sha256="")
     [document] = await world.documents.add(world.alice, "handbook", [upload])
@@ -249,7 +249,7 @@ async def test_a_document_by_address_is_fetched_once_and_kept(
     await world.documents.change(world.alice, "handbook", document.id, DocumentPatch(metadata={"year": 1}))
     await world.work()
     assert fetched == ["https://example.com/leave"]
-    original = await world.documents.content(world.alice, "handbook", document.id)
+    original = await world.content(world.alice, "handbook", document.id)
     assert b"Thirty days" in original.path.read_bytes()
 
 

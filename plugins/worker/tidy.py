@@ -1,0 +1,58 @@
+"""Clearing up: what deleted, replaced and failed documents, dropped collections and dead requests left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from crawler import conversion
+from crawler.store import Store
+from plugins.collections.jobs import Job, Queue
+from plugins.collections.originals import Originals
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 3600.0
+
+
+class Tidy:
+    """Removes from the store and from the originals what no row needs."""
+
+    def __init__(self, queue: Queue, originals: Originals, store: Store[Any]) -> None:
+        self._queue = queue
+        self._originals = originals
+        self._store = store
+
+    async def clean(self, job: Job) -> None:
+        row = job.document
+        await self._store.remove(job.collection.store_name, row.id, keep=row.live_revision)
+        needed = await self._queue.revisions(row.collection_id, row.id)
+        await self._originals.keep(row.collection_id, row.id, needed.get(row.id, ()))
+        await self._queue.cleaned(job)
+
+    async def delete(self, job: Job) -> None:
+        row = job.document
+        await self._store.remove(job.collection.store_name, row.id)
+        await self._originals.keep(row.collection_id, row.id, ())
+        await self._queue.deleted(job)
+
+    async def drop(self) -> None:
+        """Clear dropped collections away."""
+        for collection in await self._queue.dropped():
+            await self._store.drop(collection.store_name)
+            await self._originals.drop(collection.id)
+            await self._queue.forget(collection)
+            log.info("Collection %s is cleared away", collection.id)
+
+    async def sweep(self) -> None:
+        """Remove the files that requests which died left behind."""
+        await self._originals.sweep_spool()
+        await asyncio.to_thread(conversion.sweep)
+        old: dict[str, list[str]] = {}
+        for collection_id, document_id in await self._originals.documents(SWEEP_S):
+            old.setdefault(collection_id, []).append(document_id)
+        for collection_id, document_ids in old.items():
+            needed = await self._queue.revisions(collection_id)
+            for document_id in document_ids:
+                await self._originals.keep(collection_id, document_id, needed.get(document_id, ()))

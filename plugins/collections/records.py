@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from sqlalchemy import Row, and_, select
+from sqlalchemy import ColumnElement, Row, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import audience_key
@@ -117,9 +117,21 @@ class DocumentRecord:
     started_at: float = 0.0
     change: int = 0
     built_in: str | None = None
+    built_chunks: int | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is to be shown to nobody any more: deleted, or its time is over."""
+        return self.deleting or (self.expires_at is not None and self.expires_at <= now())
 
 
 DOCUMENT_COLUMNS = [tables.documents.c[f.name] for f in fields(DocumentRecord)]
+
+
+def there() -> ColumnElement[bool]:
+    """Which documents' rows are to be shown: those that are not ``gone``."""
+    table = tables.documents
+    return and_(table.c.deleting.is_(False), or_(table.c.expires_at.is_(None), table.c.expires_at > now()))
 
 
 def document_record(row: Row[Any]) -> DocumentRecord:

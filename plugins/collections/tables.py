@@ -116,6 +116,7 @@ documents = Table(
     Column("started_at", Float, nullable=False),  # when work on this revision began; 0 = not yet
     Column("change", BigInteger, nullable=False),  # numbers every change of its job, over all documents
     Column("built_in", String(255)),  # the place in the store, while reindexing, that has the live revision
+    Column("built_chunks", Integer),  # how many passages it has there
     Index(None, "collection_id", "created_at"),
     Index(None, "collection_id", "sha256"),
     Index(None, "pending", "uploaded_by", "not_before"),

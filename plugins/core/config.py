@@ -129,6 +129,8 @@ class StorageConfig(Settings):
     """SQLAlchemy URL (`postgresql+asyncpg://...`); by default SQLite in the data directory."""
     store: Plugin = Plugin(use="milvus")
     """The vector store. Without a `uri` it is embedded, in the data directory."""
+    originals: Plugin = Plugin(use="folder")
+    """Where the files are kept as they were uploaded: `folder` (in the data directory), or `s3`."""
 
 
 class LimitsConfig(Settings):

@@ -38,6 +38,8 @@ class Source(Frozen):
     filename: str
     content: bytes = Field(repr=False)
     media_type: str | None = None
+    with_images: bool = False
+    """Whether its pictures are wanted; without, a format does not look for them."""
 
     @property
     def suffix(self) -> str:

@@ -24,9 +24,11 @@ from crawler.contracts import (
     Source,
     Stage,
 )
+from crawler.descriptions import ImageDescriptions, describe
 from crawler.errors import ConfigError, DocumentTooLarge, EmbeddingFailed, UnreadableDocument
 from crawler.extractors.rules import MAX_TITLE
 from crawler.formats import choose
+from crawler.properties import attributes_of
 from crawler.settings import Settings, explain, from_environment, validate
 from crawler.store import Store
 
@@ -66,6 +68,10 @@ def _plugins(*names: str) -> tuple[PluginConfig, ...]:
 class CrawlerConfig(Settings):
     """How documents become passages."""
 
+    description: str = Field(default="", max_length=2_000)
+    """What it is for, for those who choose one."""
+    embedding_model: str | None = Field(default=None, min_length=1)
+    """The model of collections that are made with it and name none."""
     formats: tuple[PluginConfig, ...] = Field(
         default=_plugins("pdf", "docx", "html", "markdown", "text"), min_length=1
     )
@@ -74,6 +80,8 @@ class CrawlerConfig(Settings):
     """Finds metadata."""
     chunker: PluginConfig = PluginConfig(use="headings")
     """Cuts the text into passages."""
+    image_descriptions: ImageDescriptions | None = None
+    """Pictures are described by a vision model of the proxy; absent = they are left out."""
     limits: Limits = Limits()
     """What one document may be and may cost."""
     embedding_batch_size: int = Field(default=32, ge=1, le=2048)
@@ -111,6 +119,33 @@ def check(config: Mapping[str, Any], where: str) -> list[str]:
             except ConfigError as error:
                 found += error.mistakes
     return mistakes + [line for line in found if line.split(":")[0] not in missing]
+
+
+def models(config: CrawlerConfig) -> dict[str, str]:
+    """The models of the proxy that the pipeline names, by the setting that names each."""
+    descriptions = config.image_descriptions
+    named = {
+        "embedding_model": config.embedding_model,
+        "extractor.model": config.extractor.settings.get("model"),
+        "image_descriptions.model": descriptions.model if descriptions else None,
+    }
+    return {setting: model for setting, model in named.items() if isinstance(model, str)}
+
+
+def settings_schema(config: CrawlerConfig) -> dict[str, Any]:
+    """The JSON Schema of a pipeline's settings; those of the plugins that it names are in its ``$defs``, by
+    ``formats.pdf``, ``extractor.rules``, ``chunker.headings``."""
+    schema = CrawlerConfig.model_json_schema()
+    kinds: list[tuple[str, type[Any], Sequence[PluginConfig]]] = [
+        ("formats", Format, config.formats),
+        ("extractor", Extractor, (config.extractor,)),
+        ("chunker", Chunker, (config.chunker,)),
+    ]
+    for kind, contract, parts in kinds:
+        for part in parts:
+            settings = registry.settings_type(registry.find(_PACKAGES[contract], contract, part.use))
+            schema["$defs"][f"{kind}.{part.use}"] = settings.model_json_schema()
+    return schema
 
 
 def make_formats(config: CrawlerConfig) -> list[Format[Any]]:
@@ -166,7 +201,10 @@ class Preparer:
         title = metadata.get("title")
         if not isinstance(title, str):
             title = _filename(document.source)
-        document = document.model_copy(update={"metadata": {**metadata, "title": title[:MAX_TITLE]}})
+        attributes = {**attributes_of(metadata), **document.attributes}
+        document = document.model_copy(
+            update={"metadata": {**metadata, "title": title[:MAX_TITLE]}, "attributes": attributes}
+        )
         if not document.chunks:
             document = await self._chunk(document, report)
             await kept(document, ())
@@ -181,8 +219,15 @@ class Preparer:
         if len(content) > limits.max_bytes:
             raise DocumentTooLarge(f"The file is larger than {limits.max_bytes.human_readable()}.")
         name = _filename(document.source)
-        source = Source(filename=name, content=content, media_type=document.media_type)
+        descriptions = self.config.image_descriptions
+        source = Source(
+            filename=name,
+            content=content,
+            media_type=document.media_type,
+            with_images=descriptions is not None,
+        )
         converted = await conversion.convert(choose(self.formats, source), source, limits)
+        converted = await describe(converted, descriptions, self.services.complete)
         document = document.model_copy(
             update={
                 "content": None,

@@ -34,9 +34,13 @@ Action = Literal[
     "collection.change",
     "collection.create",
     "collection.drop",
+    "collection.reindex",
+    "collection.reindex.cancel",
+    "collection.reindex.done",
     "document.add",
     "document.change",
     "document.delete",
+    "document.expire",
     "document.replace",
     "ollama.delete",
     "ollama.pull",
@@ -51,6 +55,8 @@ WINDOW_S = 60.0
 MAX_PEOPLE = 10_000
 """Whose refusals are counted at once."""
 EVERYBODY = ""
+ITSELF = "worker"
+"""In place of a `<source>/<name>`: no source's user is called so."""
 
 
 async def record(
@@ -77,6 +83,26 @@ async def record(
     await _insert(
         connection,
         user_id=principal.user_id,
+        action=action,
+        result="allowed",
+        collection_id=collection_id,
+        document_id=document_id,
+        detail=dict(detail or {}),
+    )
+
+
+async def record_own(
+    connection: AsyncConnection,
+    action: Action,
+    *,
+    collection_id: str,
+    document_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """As `record`, of what the worker does by itself."""
+    await _insert(
+        connection,
+        user_id=ITSELF,
         action=action,
         result="allowed",
         collection_id=collection_id,

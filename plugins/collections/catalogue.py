@@ -337,6 +337,7 @@ class CollectionCatalogue:
             created_at=int(record.created_at),
             permissions=permissions,
             access=shown(record.grants) if show else None,
+            pipeline=record.pipeline,
         )
 
 

@@ -66,6 +66,40 @@ class CollectionPatch(Shape):
     access: Access | None = Field(default=None, description="Replaces all grants of the collection")
 
 
+class Reindex(Shape):
+    """As what a collection is to be built anew; what is left out stays as it is."""
+
+    embedding_model: str | None = Field(default=None, description="A model name of this proxy")
+    pipeline: str | None = Field(default=None, description="One of `GET /v1/pipelines`")
+    retrieval: Literal["auto", "hybrid", "dense"] | None = None
+
+
+class Built(Shape):
+    done: int
+    total: int
+
+
+class ReindexError(Shape):
+    code: str
+    message: str
+    document_id: str | None
+    """The document that could not be built; null where none could."""
+
+
+class ReindexView(Shape):
+    """What a collection is being built anew as, beside what searches find meanwhile."""
+
+    embedding_model: str
+    dimension: int
+    pipeline: str
+    retrieval: str
+    documents: Built
+    started_at: int
+    """Seconds since 1970 (UTC)."""
+    last_error: ReindexError | None
+    """Why it does not go on; it is tried again until it does, or is cancelled."""
+
+
 class CollectionView(Shape):
     id: str
     object: Literal["collection"] = "collection"
@@ -83,6 +117,10 @@ class CollectionView(Shape):
     """The caller's own rights to it."""
     access: Access | None = None
     """Its grants; only for those who may manage it."""
+    pipeline: str
+    """How its documents are processed; `GET /v1/pipelines` shows it."""
+    reindex: ReindexView | None = None
+    """Only for those who may manage it; null when none is going on."""
 
 
 class RightView(Shape):

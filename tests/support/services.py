@@ -48,6 +48,7 @@ def a_collection(
         chunks=20,
         created_at=1,
         permissions=list(permissions),
+        pipeline="default",
     )
 
 

@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo keycloak test test-live lint format bench check doctor clean lock
+.PHONY: help install run demo keycloak test test-live test-crash lint format bench bench-ingest check doctor clean lock
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(BIN)/.installed ## Make the environment and install the lock
 
@@ -43,6 +43,9 @@ test: install ## Run the tests (TESTS=tests/unit: those of a folder or file)
 test-live: install ## Run the tests against real servers (started here, or KEYCLOAK_URL, MILVUS_URI, ... of the environment)
 	$(BIN)/python -m pytest tests/live -rs
 
+test-crash: install ## Kill everything at random moments, again and again (KILLS=100, SEED of an earlier run)
+	$(BIN)/python -m pytest tests/crash -rs -s
+
 lint: install ## Check style, types and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,6 +58,9 @@ format: install ## Format the code
 
 bench: install ## Measure what we add to the stock proxy, as one table of ratios
 	$(BIN)/python -m bench
+
+bench-ingest: install ## Measure ingestion, and what it does to the proxy beside it
+	$(BIN)/python -m bench.ingest
 
 lock: ## Resolve requirements.lock anew (the newest versions that pyproject.toml allows)
 	$(PYTHON) -m venv .venv-lock

@@ -1,0 +1,1 @@
+"""What ingestion takes: `python -m bench.ingest`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import and_, case, func, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +18,7 @@ from plugins.collections import audit, tables
 from plugins.collections.access import canonical_access, insert_grants, replace_grants, shown
 from plugins.collections.adoption import Adopter
 from plugins.collections.database import Database
-from plugins.collections.records import CollectionRecord, Gate, has_controls, new_id, now
+from plugins.collections.records import CollectionRecord, Gate, has_controls, new_id, now, there
 from plugins.collections.rights import Rights
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest
@@ -373,7 +373,7 @@ async def _counts(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, 
     live = case((table.c.live_revision.is_not(None), table.c.chunks), else_=0)
     query = (
         select(table.c.collection_id, func.count(), func.coalesce(func.sum(live), 0))
-        .where(and_(table.c.collection_id.in_(ids), table.c.deleting.is_(False)))
+        .where(table.c.collection_id.in_(ids), there())
         .group_by(table.c.collection_id)
     )
     return {row[0]: _Counts(row[1], row[2]) for row in await connection.execute(query)}

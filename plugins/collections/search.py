@@ -24,6 +24,7 @@ from plugins.collections.records import (
     audiences,
     document_record,
     now,
+    there,
 )
 from plugins.collections.rights import Rights
 from plugins.collections.uploads import DOCUMENT_ID
@@ -137,7 +138,7 @@ class Searcher:
             records = {
                 record.id: record for record in await self._gate.collections(connection, principal, "query")
             }
-            query = select(*DOCUMENT_COLUMNS).where(table.c.id == plain, table.c.deleting.is_(False))
+            query = select(*DOCUMENT_COLUMNS).where(table.c.id == plain, there())
             rows = [
                 row
                 for row in map(document_record, await connection.execute(query))
@@ -286,25 +287,25 @@ class Searcher:
     async def _dress(
         self, principal: Principal, record: CollectionRecord, hits: Sequence[Hit]
     ) -> list[tuple[Row[Any], Hit]]:
-        """Hits with their rows. A row that is gone, of another revision or not for them drops its hit."""
+        """Hits with their rows. A row that is gone, over its time, of another revision or not for
+        them drops its hit."""
         if not hits:
             return []
         table = tables.documents
         ids = {hit.document_id for hit in hits}
-        query = select(*_DRESS).where(table.c.collection_id == record.id, table.c.id.in_(ids))
+        query = select(*_DRESS).where(table.c.collection_id == record.id, table.c.id.in_(ids), there())
         async with self._database.read() as connection:
             rows = {row.id: row for row in await connection.execute(query)}
         return [
             (row, hit)
             for hit in hits
             if (row := rows.get(hit.document_id)) is not None
-            and not row.deleting
             and row.live_revision == hit.revision
             and self._rights.admits(principal, row.acl)
         ]
 
 
-_COLUMNS = ("id", "live_revision", "deleting", "acl", "filename", "title", "attributes")
+_COLUMNS = ("id", "live_revision", "acl", "filename", "title", "attributes")
 _DRESS = [tables.documents.c[name] for name in _COLUMNS]
 
 

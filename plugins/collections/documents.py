@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import audience_key
 from plugins.collections import audit, tables
 from plugins.collections.catalogue import check_limit
 from plugins.collections.database import Database
+from plugins.collections.expiry import bury, family, moment
 from plugins.collections.originals import Originals
 from plugins.collections.placing import add_audience, find, place, revise
 from plugins.collections.records import (
@@ -24,8 +25,8 @@ from plugins.collections.records import (
     CollectionRecord,
     DocumentRecord,
     Gate,
-    audiences,
     document_record,
+    there,
 )
 from plugins.collections.rights import Rights
 from plugins.collections.uploads import (
@@ -36,14 +37,8 @@ from plugins.collections.uploads import (
     check_attributes,
     prepare,
 )
-from plugins.core.document_shapes import (
-    DocumentJob,
-    DocumentList,
-    DocumentPatch,
-    DocumentView,
-    JobView,
-    LastError,
-)
+from plugins.collections.views import document_view, sees, visible
+from plugins.core.document_shapes import DocumentList, DocumentPatch, DocumentView
 from plugins.core.errors import Conflict, Forbidden, UnknownCollection, UnknownDocument
 from plugins.core.identity import Principal
 
@@ -113,7 +108,7 @@ class DocumentService:
             raise  # after any other error it is not known whether the rows are there: the sweep looks
         kept = {row.revision for row in rows}
         await self._forget(record.id, [new for new in prepared if new.revision not in kept])
-        return [view(row) for row in rows]
+        return [self._view(principal, record, row) for row in rows]
 
     async def _record(
         self,
@@ -178,19 +173,23 @@ class DocumentService:
                 query = query.where(or_(older, beside))
             query = query.order_by(table.c.created_at.desc(), table.c.id).limit(limit + 1)
             rows = [document_record(row) for row in await connection.execute(query)]
-        return DocumentList(data=[view(row) for row in rows[:limit]], has_more=len(rows) > limit)
+        return DocumentList(
+            data=[self._view(principal, record, row) for row in rows[:limit]], has_more=len(rows) > limit
+        )
 
     async def get(self, principal: Principal, ref: str, document_id: str) -> DocumentView:
         async with self._database.read() as connection:
             record = await self._gate.collection(connection, principal, ref, "query", "add", "manage")
-            return view(await self._document(connection, principal, record, document_id))
+            row = await self._document(connection, principal, record, document_id)
+        return self._view(principal, record, row)
 
     async def change(
         self, principal: Principal, ref: str, document_id: str, patch: DocumentPatch
     ) -> DocumentView:
-        """Change attributes (its uploader, or `manage`) and audience (`manage`).
+        """Change attributes and expiry (its uploader, or `manage`) and audience (`manage`).
 
         What narrows holds at once; a new revision is ingested from the original so that the passages follow.
+        An expiry is also that of what was in the document, and takes no new revision.
         """
         async with self._database.read() as connection:
             record, row = await self._mine(connection, principal, ref, document_id)
@@ -204,15 +203,21 @@ class DocumentService:
             acl = canonical_acl(patch.acl, self._rights)
             if acl != row.acl:
                 values |= {"acl": acl, "acl_key": audience_key(acl)}
-        if not values:
-            return view(row)
-        revision = uuid.uuid4().hex
-        await self._originals.copy(record.id, row.id, row.revision, revision)
+        expires_at = moment(patch.expires_at) if "expires_at" in patch.model_fields_set else row.expires_at
+        if not values and expires_at == row.expires_at:
+            return self._view(principal, record, row)
+        if values:
+            values["revision"] = uuid.uuid4().hex
+            await self._originals.copy(record.id, row.id, row.revision, values["revision"])
         async with self._database.write() as connection:
             if "acl" in values:
                 await add_audience(connection, record.id, values["acl"])
-            changed = await revise(connection, row, **values, revision=revision)
-            detail: dict[str, Any] = {"fields": sorted(values.keys() & {"attributes", "acl"})}
+            changed = await revise(connection, row, **values) if values else row
+            fields = values.keys() & {"attributes", "acl"}
+            if expires_at != row.expires_at:
+                fields |= {"expires_at"}
+                changed = await _expire(connection, changed, expires_at)
+            detail: dict[str, Any] = {"fields": sorted(fields)}
             if "acl" in values:
                 detail |= {"before": row.acl, "after": changed.acl}
             await audit.record(
@@ -223,23 +228,19 @@ class DocumentService:
                 document_id=row.id,
                 detail=detail,
             )
-            return view(changed)
+            return self._view(principal, record, changed)
 
     async def delete(self, principal: Principal, ref: str, document_id: str) -> str:
-        """Delete a document: its uploader, or `manage`. Gone at once; the worker clears up behind it.
+        """Delete a document and what was in it: its uploader, or `manage`. Gone at once; the worker clears up
+        behind it.
 
         Returns:
             Its id.
         """
-        table = tables.documents
         await self._gate.prepare(principal)
         async with self._database.write() as connection:
             record, row = await self._mine(connection, principal, ref, document_id)
-            await connection.execute(
-                update(table)
-                .where(table.c.collection_id == record.id, table.c.id == row.id)
-                .values(deleting=True, pending=True, not_before=0.0)
-            )
+            await bury(connection, record.id, await family(connection, record.id, row.id))
             await audit.record(
                 connection, principal, "document.delete", collection_id=record.id, document_id=row.id
             )
@@ -264,38 +265,6 @@ class DocumentService:
                 raise UnknownDocument("There is no file of this document; it may not have been fetched yet.")
             yield Original(path=path, filename=row.filename, media_type=row.media_type)
 
-    async def job(self, principal: Principal, job_id: str) -> JobView:
-        """How far the work on a document is; for those who may see the document.
-
-        Raises:
-            UnknownDocument: There is no such job, or the principal may not see it.
-        """
-        table = tables.documents
-        unknown = UnknownDocument("There is no such job, or you have no right to it.")
-        async with self._database.read() as connection:
-            query = select(*DOCUMENT_COLUMNS).where(table.c.job_id == job_id)
-            found = (await connection.execute(query)).one_or_none()
-            if found is None:
-                raise unknown
-            row = document_record(found)
-            with suppress(UnknownCollection, Forbidden, UnknownDocument):
-                record = await self._gate.collection(
-                    connection, principal, row.collection_id, "query", "add", "manage"
-                )
-                await self._document(connection, principal, record, row.id)
-                return JobView(
-                    id=row.job_id,
-                    document_id=row.id,
-                    collection_id=row.collection_id,
-                    status=row.status,
-                    stage=row.stage,
-                    done=row.done,
-                    total=row.total,
-                    attempts=row.attempts,
-                    last_error=_last_error(row),
-                )
-        raise unknown
-
     async def wait(
         self, principal: Principal, ref: str, document_ids: Sequence[str], timeout_s: float
     ) -> Views:
@@ -315,29 +284,18 @@ class DocumentService:
         self, connection: AsyncConnection, principal: Principal, record: CollectionRecord
     ) -> ColumnElement[bool]:
         """Which rows the principal may see."""
-        table = tables.documents
-        there = and_(table.c.collection_id == record.id, table.c.deleting.is_(False))
-        held = self._rights.permissions(principal, record)
-        if "manage" in held:
-            return there
-        either: list[ColumnElement[bool]] = [false()]
-        if "query" in held:
-            keys = (await audiences(connection, principal, [record.id]))[record.id]
-            either.append(table.c.acl_key.in_(keys))
-        if "add" in held:
-            either.append(table.c.uploaded_by == principal.user_id)
-        return and_(there, or_(*either))
+        return and_(there(), await visible(connection, self._rights, principal, record))
+
+    def _view(self, principal: Principal, record: CollectionRecord, row: DocumentRecord) -> DocumentView:
+        return document_view(self._rights, principal, record, row)
 
     async def _document(
         self, connection: AsyncConnection, principal: Principal, record: CollectionRecord, document_id: str
     ) -> DocumentRecord:
         row = await find(connection, record.id, document_id)
-        if row is None or row.deleting:
+        if row is None or row.gone:
             raise UnknownDocument
-        held = self._rights.permissions(principal, record)
-        own = "add" in held and row.uploaded_by == principal.user_id
-        readable = "query" in held and self._rights.admits(principal, row.acl)
-        if not (own or readable or "manage" in held):
+        if not sees(self._rights, principal, self._rights.permissions(principal, record), row):
             raise UnknownDocument
         return row
 
@@ -354,33 +312,20 @@ class DocumentService:
         return record, row
 
 
+async def _expire(
+    connection: AsyncConnection, row: DocumentRecord, expires_at: float | None
+) -> DocumentRecord:
+    table = tables.documents
+    ids = await family(connection, row.collection_id, row.id)
+    await connection.execute(
+        update(table)
+        .where(table.c.collection_id == row.collection_id, table.c.id.in_(ids))
+        .values(expires_at=expires_at)
+    )
+    return replace(row, expires_at=expires_at)
+
+
 def check_writable(record: CollectionRecord) -> None:
     """Raises Conflict where others made the collection."""
     if record.adopted is not None:
         raise Conflict("This collection was made outside of this service: here it can only be searched.")
-
-
-def view(row: DocumentRecord) -> DocumentView:
-    """A row as clients see it."""
-    return DocumentView(
-        id=row.id,
-        collection_id=row.collection_id,
-        filename=row.filename,
-        media_type=row.media_type,
-        status=row.status,
-        last_error=_last_error(row),
-        attributes=row.attributes,
-        usage_bytes=row.size,
-        chunks=row.chunks,
-        pages=row.pages,
-        acl=row.acl,
-        created_at=int(row.created_at),
-        uploaded_by=row.uploaded_by,
-        job=DocumentJob(id=row.job_id, stage=row.stage, done=row.done, total=row.total),
-    )
-
-
-def _last_error(row: DocumentRecord) -> LastError | None:
-    if row.error_code is None:
-        return None
-    return LastError(code=row.error_code, message=row.error_message or "")

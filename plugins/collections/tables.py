@@ -119,7 +119,9 @@ documents = Table(
     Column("built_chunks", Integer),  # how many passages it has there
     Index(None, "collection_id", "created_at"),
     Index(None, "collection_id", "sha256"),
-    Index(None, "pending", "uploaded_by", "not_before"),
+    Index(None, "pending", "priority", "uploaded_by", "not_before"),  # what waits, without reading the rest
+    Index(None, "uploaded_by", "deleting", "size"),  # what somebody has
+    Index(None, "batch_id"),
     Index(None, "collection_id", "change"),
     Index(None, "collection_id", "parent_id"),
     Index(None, "expires_at"),

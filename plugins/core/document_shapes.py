@@ -12,7 +12,6 @@ from pydantic import Field
 
 from plugins.core.shapes import Attributes, Shape
 
-
 Moment = float | Annotated[str, Field(max_length=64)]
 """Seconds since 1970 (UTC), or ISO 8601."""
 

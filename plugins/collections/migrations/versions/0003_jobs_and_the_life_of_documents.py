@@ -33,7 +33,9 @@ def upgrade() -> None:
             documents.add_column(column)
         documents.drop_index(op.f("ix_documents_pending_not_before"))
     for columns in (
-        ["pending", "uploaded_by", "not_before"],
+        ["pending", "priority", "uploaded_by", "not_before"],
+        ["uploaded_by", "deleting", "size"],
+        ["batch_id"],
         ["collection_id", "change"],
         ["collection_id", "parent_id"],
         ["expires_at"],

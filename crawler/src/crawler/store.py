@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from array import array
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field, SecretStr
@@ -124,6 +126,26 @@ class ForeignHit(Frozen):
     """As of :class:`Hit` for the ranker `dense`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A passage as it is kept, to be written into another collection of the store, or another store."""
+
+    document_id: str
+    revision: str
+    index: int
+    """Of the passage in its document: 0, 1, 2, ..."""
+    page_first: int
+    """0 = it is on no page; so is ``page_last``."""
+    page_last: int
+    text: str
+    """The passage with its ``title > heading`` prefix."""
+    acl_key: str
+    meta: Mapping[str, Any]
+    """What else a hit shows; the store's own words, JSON."""
+    vector: array[float]
+    """In single precision (type code ``f``)."""
+
+
 StoreRight = Literal["discover", "query", "add", "manage"]
 
 
@@ -204,6 +226,20 @@ class Store(ABC, Generic[C]):
         limit: int = 1000,
     ) -> list[Hit]:
         """The passages of one revision of a document in their order, optionally of a page span."""
+
+    def rows(self, name: str, revisions: Mapping[str, str]) -> AsyncIterator[Row]:
+        """The rows of these documents' revisions, whoever may read them: to be kept elsewhere. In no order.
+
+        Args:
+            name: The collection.
+            revisions: By document id.
+        """
+        raise StoreCapability("This vector store does not give its rows out.")
+
+    async def write_rows(self, name: str, rows: Sequence[Row]) -> None:
+        """Write rows that another collection gave out, of vectors of this one's dimension, and flush;
+        repeating it is harmless."""
+        raise StoreCapability("This vector store takes no rows of others.")
 
     async def visible(self, credential: SecretStr) -> frozenset[str]:
         """The collections that the credential's holder sees, asked as that holder."""

@@ -111,6 +111,17 @@ def of_document(document_id: str, revision: str | None = None, *, without: str |
     return " and ".join(terms)
 
 
+def of_documents(revisions: Mapping[str, str]) -> str:
+    """The rows of documents (by id) in their revisions. An id that is of another document's revision as well
+    is admitted: the caller looks.
+
+    Raises:
+        ValueError: Not an id.
+    """
+    ids, each = (", ".join(map(_identifier, part)) for part in (revisions, set(revisions.values())))
+    return f"doc_id in [{ids}] and revision in [{each}]"
+
+
 def _identifier(value: str) -> str:
     if not _DOCUMENT.fullmatch(value):
         raise ValueError("document ids and revisions have 1 to 128 letters, digits, `_` and `-`")

@@ -8,7 +8,7 @@ shows: ``headings``, ``start``, ``end``, ``prefix`` (its length in ``text``, in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pymilvus import (  # type: ignore[import-untyped]
@@ -22,7 +22,7 @@ from pymilvus.milvus_client import IndexParams  # type: ignore[import-untyped]
 
 from crawler.contracts import Chunk, Document, audience_key, chunk_id
 from crawler.errors import FilterError, StoreRefused
-from crawler.store import Hit, Metric
+from crawler.store import Hit, Metric, Row
 from crawler.stores._filters import epoch_seconds
 
 MAX_TEXT_BYTES = 65_535
@@ -31,6 +31,7 @@ MAX_TEXT_BYTES = 65_535
 BATCH_BYTES = 16 * 1024 * 1024
 BATCH_ROWS = 1000
 
+META = {"headings", "start", "end", "prefix", "fields", "attributes"}
 OUTPUT = ["id", "doc_id", "revision", "chunk_index", "page_first", "page_last", "text", "acl_key", "meta"]
 
 
@@ -74,11 +75,23 @@ def batches(document: Document) -> Iterator[list[dict[str, Any]]]:
         StoreRefused: A passage is too long for Milvus.
         ValueError: A chunk has no embedding.
     """
+    common = {"fields": _fields(document), "attributes": document.attributes}
+    return _batches(_row(document, chunk, common) for chunk in document.chunks)
+
+
+def restored(name: str, rows: Iterable[Row], dimension: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows that were given out as rows of the collection ``name``, in batches that fit a message.
+
+    Raises:
+        StoreRefused: They are not rows of ours, or have vectors of another dimension.
+    """
+    return _batches(_restored(name, row, dimension) for row in rows)
+
+
+def _batches(rows: Iterable[tuple[dict[str, Any], int]]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     size = 0
-    common = {"fields": _fields(document), "attributes": document.attributes}
-    for chunk in document.chunks:
-        made, length = _row(document, chunk, common)
+    for made, length in rows:
         if batch and (size + length > BATCH_BYTES or len(batch) == BATCH_ROWS):
             yield batch
             batch, size = [], 0
@@ -86,6 +99,27 @@ def batches(document: Document) -> Iterator[list[dict[str, Any]]]:
         size += length
     if batch:
         yield batch
+
+
+def _restored(name: str, row: Row, dimension: int) -> tuple[dict[str, Any], int]:
+    meta = dict(row.meta)
+    text_bytes, meta_bytes = len(row.text.encode()), len(json.dumps(meta, ensure_ascii=False).encode())
+    if meta.keys() != META or not isinstance(meta["prefix"], int) or len(row.vector) != dimension:
+        raise StoreRefused("These passages are not of a collection like this one.")
+    document = Document(collection=name, document_id=row.document_id, revision=row.revision, source="")
+    content = row.text[meta["prefix"] :]
+    return {
+        "id": chunk_id(document, Chunk(index=row.index, start=0, end=0, content=content)),
+        "doc_id": row.document_id,
+        "revision": row.revision,
+        "chunk_index": row.index,
+        "page_first": row.page_first,
+        "page_last": row.page_last,
+        "text": row.text,
+        "acl_key": row.acl_key,
+        "meta": meta,
+        "dense": row.vector.tolist(),
+    }, text_bytes + meta_bytes + 4 * dimension
 
 
 def _row(document: Document, chunk: Chunk, common: Mapping[str, Any]) -> tuple[dict[str, Any], int]:

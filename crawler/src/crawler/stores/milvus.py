@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,18 +30,15 @@ from crawler.store import (
     Query,
     Ranker,
     Retrieval,
+    Row,
     Store,
 )
-from crawler.stores import _filters, _foreign, _privileges, _rows, _search
+from crawler.stores import _filters, _foreign, _privileges, _read, _rows, _search
 from crawler.stores._callers import Callers
 from crawler.stores._connection import NOT_FOUND, OLD_NOT_FOUND, Connection, code, open_client
 
 T = TypeVar("T")
 
-WINDOW = 16_384
-"""The most rows of one query of Milvus."""
-PASSAGES = 500
-"""Rows with their text in one query, for the size of its answer."""
 CHECKED_S = 60.0
 """That the server checks who asks is looked at so often, in seconds."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -338,36 +335,21 @@ class Milvus(Store[MilvusSettings]):
         if not audience:
             return []
         base = f"{_filters.of_document(document_id, revision)} and {_filters.admitted(audience)}"
-        wanted = await self._indexes_of(name, base, pages)
-        hits: list[Hit] = []
-        for start in range(0, len(wanted[:limit]), PASSAGES):
-            part = wanted[:limit][start : start + PASSAGES]
-            rows = await self._query(name, f"{_between(part[0], part[-1])} and {base}", _rows.OUTPUT)
-            admitted = set(part)
-            hits += [_rows.hit(row) for row in rows if row["chunk_index"] in admitted]
-        return sorted(hits, key=lambda hit: hit.index)
+        return await _read.passages(self._connection, name, base, pages, limit)
 
-    async def _indexes_of(self, name: str, base: str, pages: tuple[int, int] | None) -> list[int]:
-        """The chunk indexes of one revision in their order; they are 0, 1, 2, ... without gaps."""
-        first, last = pages or (0, 2**62)
-        found: list[int] = []
-        fields = ["chunk_index", "page_first", "page_last"]
-        for start in range(0, 2**62, WINDOW):
-            rows = await self._query(name, f"{_between(start, start + WINDOW - 1)} and {base}", fields)
-            found += [
-                row["chunk_index"] for row in rows if row["page_first"] <= last and row["page_last"] >= first
-            ]
-            if len(rows) < WINDOW:
-                break
-        return sorted(found)
+    def rows(self, name: str, revisions: Mapping[str, str]) -> AsyncIterator[Row]:
+        return _read.rows(self._connection, _checked(name), revisions)
 
-    async def _query(self, name: str, expression: str, fields: list[str]) -> list[dict[str, Any]]:
-        return await self._connection.loaded(
-            name,
-            lambda client: client.query(
-                name, filter=expression, output_fields=fields, limit=WINDOW, consistency_level="Strong"
-            ),
-        )
+    async def write_rows(self, name: str, rows: Sequence[Row]) -> None:
+        """See :meth:`Store.write_rows`.
+
+        Raises:
+            StoreRefused: Not rows of a store of this kind, or of another dimension.
+        """
+        dimension = (await self._shape(_checked(name))).dimension
+        for batch in await asyncio.to_thread(lambda: list(_rows.restored(name, rows, dimension))):
+            await self._connection.call(partial(_upsert, name=name, rows=batch))
+        await self._flush(name)
 
 
 async def _create_index(client: AsyncMilvusClient, name: str, params: Any) -> None:
@@ -382,7 +364,3 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError("a physical name has 1 to 255 letters, digits and `_`, and begins with no digit")
     return name
-
-
-def _between(first: int, last: int) -> str:
-    return f"chunk_index >= {first} and chunk_index <= {last}"

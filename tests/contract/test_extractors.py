@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -22,13 +23,28 @@ properties = st.dictionaries(
 )
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "llm": {
+        "model": "reader",
+        "metadata_schema": {"type": "object", "properties": {"kind": {"type": "string"}}},
+    }
+}
+"""Of those that cannot do without."""
+
+
 def make(name: str) -> Extractor[Any]:
     plugin = find("crawler.extractors", Extractor, name)  # type: ignore[type-abstract]
-    return plugin(settings_type(plugin)())
+    return plugin(settings_type(plugin).model_validate(SETTINGS.get(name, {})))
+
+
+async def answer(
+    model: str, messages: Sequence[Mapping[str, Any]], response_format: Mapping[str, Any] | None = None
+) -> str:
+    return '{"kind": "letter"}'
 
 
 def extracted(name: str, filename: str, converted: Converted) -> dict[str, Any]:
-    return asyncio.run(make(name).extract(filename, converted, Services())).metadata
+    return asyncio.run(make(name).extract(filename, converted, Services(complete=answer))).metadata
 
 
 def test_there_is_an_extractor() -> None:

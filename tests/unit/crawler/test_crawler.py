@@ -9,7 +9,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from crawler.contracts import Document, Page, Stage
-from crawler.crawler import Crawler, CrawlerConfig, check
+from crawler.crawler import Crawler, CrawlerConfig, check, models, settings_schema
 from crawler.errors import DocumentTooLarge, EmbeddingFailed, UnreadableDocument, UnsupportedFormat
 from crawler.store import Store
 from tests.unit.crawler.samples import SAMPLES, document
@@ -144,3 +144,41 @@ def test_every_mistake_of_a_configuration_is_told_with_its_path(monkeypatch: pyt
 def test_a_configuration_without_mistakes_has_none() -> None:
     assert check({}, "x") == []
     assert check({"formats": [{"use": "text"}], "limits": {"max_bytes": "5MiB"}}, "x") == []
+
+
+async def test_what_a_pipeline_asked_for_can_be_filtered_by_and_the_uploaders_word_wins() -> None:
+    found = {"title": "A", "amount": 7, "team": "found", "page": 9, "parties": ["x"], "note": "x" * 513}
+    crawled = await crawler().crawl_document(document(metadata=found, attributes={"team": "given"}))
+    assert crawled.attributes == {"amount": 7, "team": "given"}
+    assert crawled.metadata == found
+
+
+async def test_no_more_attributes_are_taken_from_a_document_than_a_row_has_room_for() -> None:
+    found = {"title": "A"} | {f"key{number}": "ä" * 500 for number in range(100)}
+    crawled = await crawler().crawl_document(document(metadata=found))
+    assert 0 < len(crawled.attributes) < 50
+
+
+def test_a_pipelines_settings_are_described_with_those_of_its_plugins() -> None:
+    config = CrawlerConfig.model_validate({"formats": [{"use": "text"}], "chunker": {"use": "headings"}})
+    schema = settings_schema(config)
+    assert "max_tokens" in schema["$defs"]["chunker.headings"]["properties"]
+    assert {"formats.text", "extractor.rules"} <= schema["$defs"].keys()
+    assert "formats.pdf" not in schema["$defs"]
+    assert schema["additionalProperties"] is False
+
+
+def test_the_models_that_a_pipeline_asks_are_known_by_their_settings() -> None:
+    config = CrawlerConfig.model_validate(
+        {
+            "embedding_model": "words",
+            "extractor": {"use": "llm", "model": "reader"},
+            "image_descriptions": {"model": "viewer"},
+        }
+    )
+    assert models(config) == {
+        "embedding_model": "words",
+        "extractor.model": "reader",
+        "image_descriptions.model": "viewer",
+    }
+    assert models(CrawlerConfig()) == {}

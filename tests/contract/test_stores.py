@@ -255,6 +255,19 @@ async def test_remove_takes_every_revision_but_the_one_to_keep(store: Milvus, na
     assert documents(await store.search(name, query(), EVERYONE)) == {"other"}
 
 
+async def test_passages_are_counted_by_document_and_revision(store: Milvus, name: str) -> None:
+    await store.write(document(name, ["one", "two"], document_id="a", revision="r1"))
+    await store.write(document(name, ["one", "two", "three"], document_id="a", revision="r2"))
+    await store.write(document(name, ["one"], document_id="b", group=("user:keycloak/alice",)))
+    await store.write(document(name, ["one", "two"], document_id="a", revision="r1"))
+    assert await store.count(name) == 6
+    assert await store.count(name, "a", "r2") == 3
+    assert await store.count(name, "b") == 1
+    assert await store.count(name, "c") == 0
+    await store.remove(name, "a", keep="r2")
+    assert (await store.count(name), await store.count(name, "a", "r1")) == (4, 0)
+
+
 async def test_passages_come_in_order_by_pages_and_up_to_the_limit(store: Milvus, name: str) -> None:
     await store.write(document(name, [f"part {n}" for n in range(1203)]))
     passages = await store.passages(name, "doc", "r1", EVERYONE, limit=2000)

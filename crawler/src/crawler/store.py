@@ -210,6 +210,11 @@ class Store(ABC, Generic[C]):
     async def remove(self, name: str, document_id: str, *, keep: str | None = None) -> None:
         """Remove the document's rows, except those of the revision ``keep``."""
 
+    async def count(self, name: str, document_id: str | None = None, revision: str | None = None) -> int:
+        """How many passages the collection has, or one revision of a document in it; what was written before
+        is counted."""
+        raise StoreCapability("This vector store does not count its passages.")
+
     @abstractmethod
     async def search(self, name: str, query: Query, audience: Audience) -> list[Hit]:
         """The best passages that the audience admits, best first."""

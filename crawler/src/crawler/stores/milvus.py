@@ -294,6 +294,16 @@ class Milvus(Store[MilvusSettings]):
         await self._connection.call(lambda client: client.delete(name, filter=expression))
         await self._flush(name)
 
+    async def count(self, name: str, document_id: str | None = None, revision: str | None = None) -> int:
+        expression = _filters.of_document(document_id, revision) if document_id is not None else ""
+        [row] = await self._connection.loaded(
+            _checked(name),
+            lambda client: client.query(
+                name, filter=expression, output_fields=["count(*)"], consistency_level="Strong"
+            ),
+        )
+        return int(row["count(*)"])
+
     async def search(self, name: str, query: Query, audience: Audience) -> list[Hit]:
         """See :meth:`Store.search`. Scores: `dense`: the cosine or inner product within 0..1, or 1/(1+d)
         for the distance d of L2; `bm25`: s/(s+10) for the score s; `rrf`: the share of 2/61, which a

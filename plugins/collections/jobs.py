@@ -108,7 +108,11 @@ class Queue:
         await self._change(job, filename=filename, media_type=media_type, size=size, sha256=sha256)
 
     async def complete(self, job: Job, *, chunks: int, pages: int | None, title: str | None) -> None:
-        """The job's revision is the one that searches find from now on. Raises LeaseLost."""
+        """The job's revision is the one that searches find from now on.
+
+        Raises:
+            LeaseLost: Also where the collection has moved to another place in the store meanwhile.
+        """
         collections = tables.collections
         stale = job.document.stale
         async with self.database.write() as connection:
@@ -126,14 +130,19 @@ class Queue:
                     error_message=None,
                     pending=stale,
                     attempts=0,
+                    built_in=None,
+                    built_chunks=None,
                     **_FREE,
                 )
             )
-            if result.rowcount != 1:
-                raise LeaseLost
-            await connection.execute(
-                update(collections).where(collections.c.id == job.collection.id).values(written_at=now())
+            written = await connection.execute(
+                update(collections)
+                .where(collections.c.id == job.collection.id)
+                .where(collections.c.store_name == job.collection.store_name)
+                .values(written_at=now())
             )
+            if result.rowcount != 1 or written.rowcount != 1:
+                raise LeaseLost
 
     async def fail(self, job: Job, code: str, message: str) -> None:
         """The revision cannot be ingested; what it left in the store is cleaned up. Raises LeaseLost."""

@@ -19,9 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
 from plugins.collections.database import Database
-from plugins.collections.records import COLLECTION_ID, has_controls, now
+from plugins.collections.records import COLLECTION_ID, DOCUMENT_ID, has_controls, now
 from plugins.collections.rights import Rights
-from plugins.collections.uploads import DOCUMENT_ID
 from plugins.core.errors import BundleError, Forbidden
 from plugins.core.identity import Principal
 from plugins.core.logs import current
@@ -42,6 +41,8 @@ Action = Literal[
     "document.delete",
     "document.expire",
     "document.replace",
+    "job.cancel",
+    "job.retry",
     "ollama.delete",
     "ollama.pull",
 ]

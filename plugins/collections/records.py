@@ -27,6 +27,7 @@ Status = Literal["in_progress", "completed", "cancelled", "failed"]
 EVERYONE_KEY = audience_key(None)
 COLLECTION_ID = re.compile(r"vs_[A-Za-z0-9]{24,}")
 """No name begins like this."""
+DOCUMENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def new_id(prefix: str) -> str:

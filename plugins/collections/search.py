@@ -19,6 +19,7 @@ from plugins.collections.adoption import Adopter
 from plugins.collections.database import Database
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
+    DOCUMENT_ID,
     CollectionRecord,
     Gate,
     audiences,
@@ -27,7 +28,6 @@ from plugins.collections.records import (
     there,
 )
 from plugins.collections.rights import Rights
-from plugins.collections.uploads import DOCUMENT_ID
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import InvalidRequest, ModelUnavailable, UnknownDocument
 from plugins.core.identity import Principal

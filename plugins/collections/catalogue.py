@@ -8,23 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import case, func, insert, select, update
+from sqlalchemy import case, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from crawler.errors import StoreCapability, StoreDenied
+from crawler.errors import StoreDenied
 from crawler.store import Retrieval, Store
 from plugins.collections import audit, tables
 from plugins.collections.access import canonical_access, insert_grants, replace_grants, shown
 from plugins.collections.adoption import Adopter
 from plugins.collections.database import Database
+from plugins.collections.rebuilds import discard, progress, rebuild_of
 from plugins.collections.records import CollectionRecord, Gate, has_controls, new_id, now, there
 from plugins.collections.rights import Rights
+from plugins.collections.storage import choose_retrieval
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest
 from plugins.core.identity import RIGHTS, Principal
 from plugins.core.ports import Embed
-from plugins.core.shapes import CollectionList, CollectionPatch, CollectionView, NewCollection
+from plugins.core.shapes import CollectionList, CollectionPatch, CollectionView, NewCollection, ReindexView
 
 MAX_PAGE = 1000
 MAX_NAME = 255
@@ -90,7 +92,8 @@ class CollectionCatalogue:
             start = ids.index(after) + 1 if after is not None else 0
             page = found[start : start + limit]
             counts = await _counts(connection, [record.id for record in page])
-        views = [self._view(principal, record, counts, full=False) for record in page]
+            rebuilt = await progress(connection, page)
+        views = [self._view(principal, record, counts, rebuilt, full=False) for record in page]
         return CollectionList(data=views, has_more=len(found) > start + limit)
 
     async def missing_models(self) -> Sequence[str]:
@@ -107,7 +110,8 @@ class CollectionCatalogue:
         async with self._database.read() as connection:
             record = await self._gate.collection(connection, principal, ref, "discover")
             counts = await _counts(connection, [record.id])
-        return self._view(principal, record, counts)
+            rebuilt = await progress(connection, [record])
+        return self._view(principal, record, counts, rebuilt)
 
     async def create(self, principal: Principal, new: NewCollection) -> CollectionView:
         """Make a collection; its creator gets `manage`. Where rights are Milvus's it is made as the caller,
@@ -135,7 +139,7 @@ class CollectionCatalogue:
         access = canonical_access(self._rights, new.access, "access.")
         if kind == "bundle":
             access["manage"] = access["manage"] | {f"user:{principal.user_id}"}
-        retrieval = await self._retrieval(new.retrieval)
+        retrieval = await choose_retrieval(self._store, new.retrieval)
         [probe] = await self._embed(model, ["dimension"], principal)
         moment = now()
         record = CollectionRecord(
@@ -163,7 +167,7 @@ class CollectionCatalogue:
                 await self._check_taken(principal, name)
             raise
         made = await self._make(principal, record, retrieval)
-        return self._view(principal, await self._gate.as_seen(principal, made), {})
+        return self._view(principal, await self._gate.as_seen(principal, made), {}, {})
 
     async def _check_milvus(self, principal: Principal, name: str, new: NewCollection) -> None:
         """Whether a collection of this name can be made in Milvus, before it is tried as the caller."""
@@ -237,16 +241,6 @@ class CollectionCatalogue:
                     )
         return replace(record, **values)
 
-    async def _retrieval(self, wanted: str) -> Retrieval:
-        if wanted == "dense":
-            return "dense"
-        hybrid = (await self._store.capabilities()).hybrid
-        if wanted == "hybrid" and not hybrid:
-            raise StoreCapability(
-                "This vector store cannot do hybrid retrieval; use `dense` or `auto`.", param="retrieval"
-            )
-        return "hybrid" if hybrid else "dense"
-
     async def change(self, principal: Principal, ref: str, patch: CollectionPatch) -> CollectionView:
         """Change what the patch names; `access` replaces all grants, and raises as `replace_grants` does."""
         await self._gate.prepare(principal)
@@ -271,7 +265,8 @@ class CollectionCatalogue:
                 )
                 changed = replace(changed, grants=granted)
             counts = await _counts(connection, [record.id])
-        return self._view(principal, changed, counts)
+            rebuilt = await progress(connection, [changed])
+        return self._view(principal, changed, counts, rebuilt)
 
     async def drop(self, principal: Principal, ref: str) -> str:
         """Drop the collection and all its documents; gone at once, the worker clears up behind it.
@@ -282,10 +277,14 @@ class CollectionCatalogue:
         record = await self._drop_as(principal, ref)
         async with self._database.write() as connection:
             if record.kind == "bundle":  # the right may have been taken away meanwhile
-                await self._gate.collection(connection, principal, record.id, "manage")
+                record = await self._gate.collection(connection, principal, record.id, "manage")
             table, documents = tables.collections, tables.documents
-            gone = {"state": "deleting", "name": None, "store_name": _own_place(record.id)}
+            gone: dict[str, Any] = {"state": "deleting", "name": None, "reindex": null()}
+            if record.kind == "milvus":
+                gone["store_name"] = _own_place(record.id)
             await connection.execute(update(table).where(table.c.id == record.id).values(**gone))
+            if (rebuild := rebuild_of(record)) is not None:
+                await discard(connection, rebuild.store_name)
             await connection.execute(
                 update(documents).where(documents.c.collection_id == record.id).values(deleting=True)
             )
@@ -318,6 +317,7 @@ class CollectionCatalogue:
         principal: Principal,
         record: CollectionRecord,
         counts: Mapping[str, _Counts],
+        rebuilt: Mapping[str, ReindexView],
         *,
         full: bool = True,
     ) -> CollectionView:
@@ -338,6 +338,7 @@ class CollectionCatalogue:
             permissions=permissions,
             access=shown(record.grants) if show else None,
             pipeline=record.pipeline,
+            reindex=rebuilt.get(record.id) if "manage" in permissions else None,
         )
 
 

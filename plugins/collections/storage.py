@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from crawler import registry
-from crawler.errors import ConfigError
+from crawler.errors import ConfigError, StoreCapability
 from crawler.settings import validate
-from crawler.store import Store
+from crawler.store import Retrieval, Store
 from plugins.core.config import Config, StorageConfig
 
 STORE_FOLDER = "store"
@@ -47,3 +47,19 @@ def check_store(config: Config) -> None:
         mistakes.insert(0, f"collections.rights: `milvus` {needed}")
     if mistakes:
         raise ConfigError(mistakes)
+
+
+async def choose_retrieval(store: Store[Any], wanted: str) -> Retrieval:
+    """What `auto` is here.
+
+    Raises:
+        StoreCapability: `hybrid` on a store that cannot do it.
+    """
+    if wanted == "dense":
+        return "dense"
+    hybrid = (await store.capabilities()).hybrid
+    if wanted == "hybrid" and not hybrid:
+        raise StoreCapability(
+            "This vector store cannot do hybrid retrieval; use `dense` or `auto`.", param="retrieval"
+        )
+    return "hybrid" if hybrid else "dense"

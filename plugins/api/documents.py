@@ -16,6 +16,7 @@ from plugins.api.multipart import CheckFormat
 from plugins.api.route import Route, errors, example
 from plugins.api.uploads import receive
 from plugins.collections.documents import DocumentService
+from plugins.collections.records import new_id
 from plugins.core.config import LimitsConfig
 from plugins.core.document_shapes import DocumentInput, DocumentList, DocumentPatch, DocumentView
 from plugins.core.errors import UnknownDocument
@@ -53,6 +54,18 @@ _ADD: dict[str, Any] = {
                             "description": "A JSON list of the subjects who may read them; "
                             "left out = everyone who may query the collection",
                             "examples": ['["group:keycloak/staff"]'],
+                        },
+                        "ids": {
+                            "type": "string",
+                            "description": "A JSON list of ids, one for each file; an id that exists "
+                            "replaces that document",
+                            "examples": ['["handbook"]'],
+                        },
+                        "expires_at": {
+                            "type": "string",
+                            "description": "From then on they are as if they were deleted: seconds since "
+                            "1970, or ISO 8601",
+                            "examples": ["2030-01-31T12:00:00Z"],
                         },
                     },
                 }
@@ -124,13 +137,13 @@ def _add_upload(
         document is processed by a job of its own: 202 at once, or with `wait` 200 when all are done."""
         await documents.check_add(caller, collection)
         async with receive(request, documents.spool_dir, limits, check_format) as uploads:
-            views = await documents.add(caller, collection, uploads)
+            views = await documents.add(caller, collection, uploads, batch_id := new_id("batch_"))
         if wait and _busy(views):
             ids = [view.id for view in views]
             views = await documents.wait(caller, collection, ids, limits.max_wait_s)
         if wait and not _busy(views):
             response.status_code = 200
-        return DocumentList(data=views)
+        return DocumentList(data=views, batch_id=batch_id)
 
 
 def _add_documents(

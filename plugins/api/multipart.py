@@ -28,6 +28,9 @@ CheckFormat = Callable[[Source], object]
 SAMPLE_BYTES = 65536
 """How much of a file's beginning, and of its end, tells its type (a ZIP's directory is at its end)."""
 
+FIELDS = ("metadata", "acl", "ids", "expires_at")
+"""The text fields of a form, each JSON."""
+
 _WRITE_BYTES = 2**20
 _FIELDS_BYTES = 2**16
 _PART_OVERHEAD_BYTES = 2**14
@@ -205,9 +208,10 @@ class FormReader:
 
     def _end(self) -> None:
         if self._file is None:
-            if self._field not in ("metadata", "acl") or self._field in self.form.fields:
+            if self._field not in FIELDS or self._field in self.form.fields:
                 raise InvalidRequest(
-                    "The form's fields are `files`, and at most once each `metadata` and `acl`.",
+                    "The form's fields are `files`, and at most once each `metadata`, `acl`, `ids` and "
+                    "`expires_at`.",
                     param=self._field[:64] or None,
                 )
             self.form.fields[self._field] = _text(bytes(self._text))

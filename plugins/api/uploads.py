@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from plugins.api.multipart import CheckFormat, Form, SpooledFile, clean_filename
 from plugins.api.route import read_body
 from plugins.collections.documents import Upload
 from plugins.core.config import LimitsConfig
-from plugins.core.document_shapes import AddDocuments, DocumentInput
+from plugins.core.document_shapes import AddDocuments, DocumentInput, Moment
 from plugins.core.errors import InvalidRequest, TooLarge
 from plugins.core.shapes import Attributes, Shape
 from plugins.core.validation import invalid, read_json
@@ -33,6 +33,15 @@ class FormFields(Shape):
 
     metadata: Attributes = Field(default={}, max_length=16)
     acl: list[str] | None = None
+    ids: list[str] | None = None
+    """One for each file; an id that exists replaces that document."""
+    expires_at: Moment | None = None
+
+
+class PlainFields(Shape):
+    """Of documents that are not Markdown."""
+
+    metadata: Attributes = Field(default={}, max_length=16)
 
 
 @asynccontextmanager
@@ -65,7 +74,12 @@ async def receive(
 def _from_form(form: Form) -> list[Upload]:
     if not form.files:
         raise InvalidRequest("There is no file in this upload.", param="files")
-    fields = _read(FormFields, {name: _loads(text, name) for name, text in form.fields.items()})
+    fields = _read(FormFields, {name: _field(name, text) for name, text in form.fields.items()})
+    if fields.ids is not None and len(fields.ids) != len(form.files):
+        raise InvalidRequest("`ids` has one id for each file, in their order.", param="ids")
+    if fields.ids is not None and len(set(fields.ids)) != len(fields.ids):
+        raise InvalidRequest("`ids` has an id twice.", param="ids")
+    ids: Sequence[str | None] = fields.ids or [None] * len(form.files)
     return [
         Upload(
             filename=file.filename,
@@ -77,10 +91,16 @@ def _from_form(form: Form) -> list[Upload]:
             url=None,
             metadata=dict(fields.metadata),
             acl=fields.acl,
-            document_id=None,
+            document_id=document_id,
+            expires_at=fields.expires_at,
         )
-        for file in form.files
+        for file, document_id in zip(form.files, ids, strict=True)
     ]
+
+
+def _field(name: str, text: str) -> Any:
+    """A field of the form; a time needs no quotes."""
+    return text if name == "expires_at" and "-" in text and '"' not in text else _loads(text, name)
 
 
 def _from_json(
@@ -100,6 +120,12 @@ def _upload(given: DocumentInput, where: str, spool_dir: Path, spooled: list[Spo
     [(kind, content)] = contents.items()
     if not content.strip():
         raise InvalidRequest(f"{where}.{kind}: is empty", param=f"{where}.{kind}")
+    metadata = given.metadata
+    if kind != "markdown":
+        try:
+            metadata = dict(PlainFields.model_validate({"metadata": metadata}).metadata)
+        except ValidationError as error:
+            raise invalid(error.errors(include_url=False), {"metadata": metadata}, where) from error
     data = content.encode()
     path, media_type, default = None, None, "document.md"
     if kind == "text":
@@ -120,9 +146,10 @@ def _upload(given: DocumentInput, where: str, spool_dir: Path, spooled: list[Spo
         sha256=hashlib.sha256(data).hexdigest(),
         markdown=given.markdown,
         url=given.url,
-        metadata=dict(given.metadata),
+        metadata=metadata,
         acl=given.acl,
         document_id=given.id,
+        expires_at=given.expires_at,
     )
 
 

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from crawler.contracts import audience_key
+from crawler.properties import MAX_INTEGER, MAX_KEY, MAX_TEXT, PLACES, PROPERTIES, is_attribute
+from plugins.collections.expiry import moment
 from plugins.collections.records import (
+    DOCUMENT_ID,
     has_controls,
     new_id,
 )
 from plugins.collections.rights import Rights
 from plugins.core.errors import InvalidRequest
 
-DOCUMENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-RESERVED = frozenset(
-    {
-        "collection",
-        "collection_id",
-        "created_at",
-        "document_id",
-        "filename",
-        "headings",
-        "language",
-        "page",
-        "page_first",
-        "page_last",
-        "title",
-    }
-)
+RESERVED = PLACES | {"created_at", "language", "title"}
 """Attributes that we set ourselves."""
 
 MAX_ATTRIBUTES = 16
-MAX_VALUE = 512  # characters, as OpenAI's file attributes
-MAX_INTEGER = 2**53 - 1
-"""What JSON numbers hold exactly everywhere (RFC 8259, section 6)."""
+MAX_METADATA_BYTES = 64 * 1024
+"""Of what is given with Markdown, as JSON."""
 MAX_URL = 2000
 MANAGE_AUDIENCE = "To change a document's audience needs the right `manage`."
 
@@ -60,8 +46,11 @@ class Upload:
     markdown: str | None
     url: str | None
     metadata: dict[str, Any]
+    """Attributes; beside Markdown any JSON, also what would be found in the document otherwise."""
     acl: list[str] | None
     document_id: str | None
+    expires_at: float | str | None = None
+    """Seconds since 1970 (UTC), or ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +58,19 @@ class Prepared:
     """An upload that passed all checks."""
 
     upload: Upload
+    """Its `metadata` are its attributes."""
     kind: str
     document_id: str
     revision: str
     acl: list[str] | None
     pipeline: str
+    """Digest of what makes the same passages of the same bytes."""
+    properties: dict[str, Any] = field(default_factory=dict)
+    """What is known of the document, given with its Markdown; with a `title` nothing is looked for."""
+    expires_at: float | None = None
+    """Seconds since 1970 (UTC)."""
+    batch_id: str | None = None
+    """The documents of one request have the same."""
 
     @property
     def size(self) -> int:
@@ -85,8 +82,16 @@ class Prepared:
         return audience_key(self.acl)
 
 
-def prepare(upload: Upload, rights: Rights, pipeline: Mapping[str, Any]) -> Prepared:
+def prepare(
+    upload: Upload, rights: Rights, pipeline: Mapping[str, Any], batch_id: str | None = None
+) -> Prepared:
     """Check what the uploader said.
+
+    Args:
+        upload: One document.
+        rights: Who is known.
+        pipeline: Its collection's, as the configuration has it.
+        batch_id: Of the request.
 
     Raises:
         InvalidRequest: With the field that is wrong.
@@ -108,15 +113,68 @@ def prepare(upload: Upload, rights: Rights, pipeline: Mapping[str, Any]) -> Prep
         raise InvalidRequest("A document is given by one of a file, `markdown`, `text` and `url`.")
     if upload.markdown is not None and _has_surrogates(upload.markdown):
         raise InvalidRequest("`markdown` is not Unicode text.", param="markdown")
-    check_attributes(upload.metadata)
+    attributes, properties = split_metadata(upload)
     return Prepared(
-        upload=upload,
+        upload=replace(upload, metadata=attributes),
         kind=given[0],
         document_id=upload.document_id or new_id("file-"),
         revision=uuid.uuid4().hex,
         acl=canonical_acl(upload.acl, rights),
-        pipeline=digest(pipeline),
+        pipeline=digest({**pipeline, "given": properties} if properties else pipeline),
+        properties=properties,
+        expires_at=moment(upload.expires_at),
+        batch_id=batch_id,
     )
+
+
+def split_metadata(upload: Upload) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The upload's attributes, and its properties: what is said of it beside its Markdown instead of being
+    found in it. Those are the names that conversion and rules give, and all that is no scalar.
+
+    Metadata with a `title` is what a preview answered, perhaps edited: what does not go as an attribute is
+    then kept as a property, and nothing of it is refused for that.
+
+    Raises:
+        InvalidRequest: It cannot be taken.
+    """
+    given = upload.metadata
+    if upload.markdown is None:
+        check_attributes(given)
+        return given, {}
+    _check_json(given)
+    given = {key: value for key, value in given.items() if value is not None}
+    if taken := sorted(PLACES & given.keys()):
+        raise InvalidRequest(f"`{taken[0]}` is set by this server; use another key", param="metadata")
+    title = given.get("title", "-")
+    if not isinstance(title, str) or not title.strip():
+        raise InvalidRequest("`title` is a text that is not empty.", param="metadata")
+    if "title" in given:
+        fitting = [key for key, value in given.items() if is_attribute(key, value) and not has_controls(key)]
+        attributes = {key: given[key] for key in fitting[:MAX_ATTRIBUTES]}
+    else:
+        scalars = {key: value for key, value in given.items() if not isinstance(value, dict | list)}
+        attributes = {key: value for key, value in scalars.items() if key not in PROPERTIES}
+        check_attributes(attributes)
+    return attributes, {key: value for key, value in given.items() if key not in attributes}
+
+
+def _check_json(metadata: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest unless every database takes it."""
+    try:
+        size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidRequest("`metadata` is not a JSON object of Unicode text.", param="metadata") from error
+    if size > MAX_METADATA_BYTES:
+        raise InvalidRequest(f"`metadata` has at most {MAX_METADATA_BYTES} bytes.", param="metadata")
+    left: list[Any] = [metadata]
+    while left:
+        value = left.pop()
+        if isinstance(value, str) and "\x00" in value:
+            raise InvalidRequest("A text in `metadata` has a NUL character.", param="metadata")
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
 
 
 def _has_surrogates(text: str) -> bool:
@@ -146,16 +204,14 @@ def check_attributes(attributes: Mapping[str, Any]) -> None:
     for key, value in attributes.items():
         if key in RESERVED:
             raise InvalidRequest(f"`{key}` is set by this server; use another key", param="metadata")
-        if not 1 <= len(key) <= 64 or has_controls(key):
+        if not 1 <= len(key) <= MAX_KEY or has_controls(key):
             raise InvalidRequest("A key of `metadata` has 1 to 64 characters.", param="metadata")
         if not isinstance(value, str | int | float | bool):
             raise InvalidRequest("A value of `metadata` is a string, number or boolean.", param="metadata")
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
             raise InvalidRequest("A number in `metadata` is too large; send it as text.", param="metadata")
-        if isinstance(value, str) and len(value) > MAX_VALUE:
-            raise InvalidRequest(
-                f"A text in `metadata` has at most {MAX_VALUE} characters.", param="metadata"
-            )
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise InvalidRequest(f"A text in `metadata` has at most {MAX_TEXT} characters.", param="metadata")
 
 
 def digest(pipeline: Mapping[str, Any]) -> str:

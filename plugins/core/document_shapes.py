@@ -112,9 +112,14 @@ class DocumentInput(Shape):
     text: str | None = None
     url: str | None = None
     filename: str | None = Field(default=None, max_length=255)
-    metadata: Attributes = Field(default={}, max_length=16)
+    metadata: dict[str, Any] = Field(default={}, max_length=200)
+    """Attributes: at most 16 scalars. Beside `markdown` any JSON of at most 64 KiB: what is no scalar, and
+    what would be found in a document (`title`, `author`, ...), is its properties; with a `title` nothing is
+    looked for."""
     acl: list[str] | None = None
     id: str | None = Field(default=None, description="Replaces the document that has this id")
+    expires_at: Moment | None = None
+    """From then on it is as if it were deleted."""
 
 
 class AddDocuments(Shape):

@@ -1,0 +1,65 @@
+"""What is given beside Markdown: attributes, properties, and what a preview answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from plugins.collections.rights import Rights
+from plugins.collections.uploads import Prepared, prepare
+from tests.support.collections import a_config, an_upload
+
+PREVIEW = {
+    "title": "Invoice 7",
+    "language": "en",
+    "word_count": 10,
+    "amount": 100,
+    "paid": None,
+    "summary": "x" * 513,
+    "parties": ["ACME", "Ada"],
+}
+
+
+def prepared(pipeline: dict[str, Any] | None = None, **fields: Any) -> Prepared:
+    rights = Rights(a_config(Path("/nowhere")))
+    return prepare(an_upload("# Text", **fields), rights, pipeline or {}, "batch_1")
+
+
+def test_scalars_are_attributes_and_what_a_document_tells_of_itself_is_its_properties() -> None:
+    new = prepared(metadata={"year": 2025, "author": "Ada", "parties": ["x"]})
+    assert new.upload.metadata == {"year": 2025}
+    assert new.properties == {"author": "Ada", "parties": ["x"]}
+    assert new.batch_id == "batch_1"
+
+
+def test_a_previews_metadata_is_taken_as_it_is() -> None:
+    new = prepared(metadata=PREVIEW)
+    assert new.upload.metadata == {"amount": 100}
+    assert new.properties == {
+        "title": "Invoice 7",
+        "language": "en",
+        "word_count": 10,
+        "summary": "x" * 513,
+        "parties": ["ACME", "Ada"],
+    }
+
+
+def test_of_a_preview_with_many_scalars_those_that_are_no_attributes_any_more_are_properties() -> None:
+    many = {f"key{number}": number for number in range(20)}
+    new = prepared(metadata={"title": "A", **many})
+    assert len(new.upload.metadata) == 16
+    assert new.upload.metadata | new.properties == {"title": "A", **many}
+
+
+def test_the_same_text_with_an_edited_title_is_another_document() -> None:
+    first = prepared(metadata={"title": "A"})
+    again, edited = prepared(metadata={"title": "A"}), prepared(metadata={"title": "B"})
+    assert first.pipeline == again.pipeline != edited.pipeline
+    assert first.pipeline != prepared().pipeline
+    assert prepared({"extractor": {"use": "llm"}}, metadata={"title": "A"}).pipeline != first.pipeline
+
+
+def test_a_document_may_say_when_it_ends() -> None:
+    assert prepared(expires_at="2999-01-01").expires_at == 32472144000.0
+    assert prepared(expires_at=32472144000).expires_at == 32472144000.0
+    assert prepared().expires_at is None

@@ -7,14 +7,15 @@ from functools import cache
 
 from tests.unit.crawler.samples import pdf
 
-WORDS = """
+_TEXT = """
 the of and to in is that it for was on are with as his they at be this from have or by one had not
 but what all were when we there can an your which their said if do will each about how up out them
 then she many some so these would other into has more her two like him see time could no make than
 first been its who now people my made over did down only way find use may water long little very
 after words called just where most know contract notice period employee company report revenue
 market leave travel policy
-""".split()
+"""
+WORDS = _TEXT.split()
 LINES, WORDS_PER_LINE = 44, 11
 
 

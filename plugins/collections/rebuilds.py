@@ -82,6 +82,19 @@ class Rebuilds:
             records = [collection_record(row, {}) for row in await connection.execute(query)]
         return [(record, rebuild) for record in records if (rebuild := rebuild_of(record)) is not None]
 
+    async def uploads_wait(self) -> bool:
+        """Whether there is work that comes before all rebuilding."""
+        documents, collections = tables.documents, tables.collections
+        query = (
+            select(documents.c.id)
+            .join(collections, collections.c.id == documents.c.collection_id)
+            .where(documents.c.pending.is_(True), documents.c.not_before <= now())
+            .where(documents.c.lease_until < now(), collections.c.state == "ready")
+            .limit(1)
+        )
+        async with self.database.read() as connection:
+            return await connection.scalar(query) is not None
+
     async def take(
         self, collection: CollectionRecord, rebuild: Rebuild, leave_out: Collection[str]
     ) -> Job | None:
@@ -223,6 +236,11 @@ class Rebuilds:
                     chunks=documents.c.built_chunks,
                     pipeline=case((same, rebuild.digest), else_=documents.c.pipeline),
                 )
+            )
+            await connection.execute(  # work that goes on in the old place begins again in the new one
+                update(documents)
+                .where(documents.c.collection_id == collection.id, documents.c.worker.is_not(None))
+                .values(attempts=case((documents.c.attempts > 0, documents.c.attempts - 1), else_=0), **FREE)
             )
             record = current[0]
             put = rebuild.of(record)

@@ -24,6 +24,7 @@ from plugins.core import logs
 from plugins.core.config import Config, folder, load
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.ingest import Ingest
+from plugins.worker.reindex import Reindexer
 from plugins.worker.tidy import Tidy
 from plugins.worker.worker import Worker
 
@@ -72,6 +73,7 @@ async def serve(config: Config, *, child: bool) -> None:
         Tidy(queue, originals, store),
         concurrency=config.worker.concurrency,
     )
+    reindexer = Reindexer(queue, originals, store, crawlers)
     try:
         async with _turn(config, stop):
             if stop.is_set():
@@ -79,7 +81,9 @@ async def serve(config: Config, *, child: bool) -> None:
             if config.worker.embedded and database.sqlite:
                 await queue.take_over()
             log.info("The worker takes jobs")
-            await worker.run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(worker.run(stop))
+                tasks.create_task(reindexer.run(stop))
     finally:
         await crawlers.close()
         await store.close()

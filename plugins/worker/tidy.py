@@ -8,8 +8,10 @@ from typing import Any
 
 from crawler import conversion
 from crawler.store import Store
+from plugins.collections.expiry import bury_inside, expire
 from plugins.collections.jobs import Job, Queue
 from plugins.collections.originals import Originals
+from plugins.collections.rebuilds import Rebuilds, rebuild_of
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ class Tidy:
 
     def __init__(self, queue: Queue, originals: Originals, store: Store[Any]) -> None:
         self._queue = queue
+        self._rebuilds = Rebuilds(queue.database, queue.lease_s)
         self._originals = originals
         self._store = store
 
@@ -32,18 +35,26 @@ class Tidy:
         await self._queue.cleaned(job)
 
     async def delete(self, job: Job) -> None:
-        row = job.document
+        row, rebuild = job.document, rebuild_of(job.collection)
+        await bury_inside(self._queue.database, row.collection_id, row.id)
         await self._store.remove(job.collection.store_name, row.id)
+        if rebuild is not None and rebuild.store_name in await self._store.names():
+            await self._store.remove(rebuild.store_name, row.id)
         await self._originals.keep(row.collection_id, row.id, ())
         await self._queue.deleted(job)
 
     async def drop(self) -> None:
-        """Clear dropped collections away."""
+        """Bury what has expired; clear dropped collections away, and places that collections have left."""
+        while await expire(self._queue.database):
+            pass
         for collection in await self._queue.dropped():
             await self._store.drop(collection.store_name)
             await self._originals.drop(collection.id)
             await self._queue.forget(collection)
             log.info("Collection %s is cleared away", collection.id)
+        for place in await self._rebuilds.discarded():
+            await self._store.drop(place)
+            await self._rebuilds.dropped(place)
 
     async def sweep(self) -> None:
         """Remove the files that requests which died left behind."""

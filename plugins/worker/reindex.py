@@ -1,0 +1,244 @@
+"""Builds collections anew, a document at a time, whenever no upload waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Any
+
+from crawler.contracts import Document
+from crawler.errors import (
+    CrawlError,
+    EmbeddingFailed,
+    ModelFailed,
+    StoreError,
+    StoreRefused,
+    UnreadableDocument,
+)
+from crawler.store import Store
+from plugins.collections.jobs import Job, LeaseLost, Queue
+from plugins.collections.originals import Originals
+from plugins.collections.rebuilds import Rebuild, Rebuilds
+from plugins.collections.records import CollectionRecord
+from plugins.core.errors import BundleError
+from plugins.core.logs import about
+from plugins.worker.crawlers import Crawlers, NotConfigured
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+END_S = 10.0
+"""How long cancelled work may take to end."""
+KEEP_S = 2.0
+"""A document that was replaced or deleted is noticed within this time, and that it was cancelled."""
+MAX_PAUSE_S = 300.0
+OF_ALL = (EmbeddingFailed, ModelFailed, StoreError, BundleError, NotConfigured)
+"""Errors that the next document would have, too."""
+
+
+class Reindexer:
+    """Works until it is told to stop. Whatever ends it, the next one goes on where it was."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        originals: Originals,
+        store: Store[Any],
+        crawlers: Crawlers,
+        *,
+        backoff_s: float = 2.0,
+    ) -> None:
+        """`backoff_s`: after the first failure; each further one waits five times as long, at most 300 s."""
+        self._queue = queue
+        self._rebuilds = Rebuilds(queue.database, queue.lease_s)
+        self._originals = originals
+        self._store = store
+        self._crawlers = crawlers
+        self._backoff_s = backoff_s
+        self._made: set[str] = set()
+        self._paused: dict[tuple[str, str | None], tuple[int, float]] = {}
+        """How often it failed and until when it is left alone: a place, or a document there."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Build until `stop`."""
+        while not stop.is_set():
+            went_on = False
+            try:
+                went_on = await self.step(stop)
+            except (BundleError, CrawlError) as error:
+                log.warning("Building anew is tried again: %s", error.message)
+            except Exception:
+                log.exception("Building anew failed; it is tried again")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0 if went_on else POLL_S)
+
+    async def step(self, stop: asyncio.Event) -> bool:
+        """Build one document of each collection that is being built anew.
+
+        Returns:
+            Whether there may be more to do now.
+        """
+        went_on = False
+        ongoing = await self._rebuilds.ongoing()
+        places = {rebuild.store_name for _, rebuild in ongoing}
+        self._made &= places
+        self._paused = {key: value for key, value in self._paused.items() if key[0] in places}
+        for collection, rebuild in ongoing:
+            if stop.is_set() or await self._rebuilds.uploads_wait():
+                return False
+            if not self._left_alone(rebuild.store_name, None):
+                went_on = await self._advance(collection, rebuild, stop) or went_on
+        return went_on
+
+    async def _advance(self, collection: CollectionRecord, rebuild: Rebuild, stop: asyncio.Event) -> bool:
+        """Build one of its documents, or put the new place in force when all are built."""
+        place, document_id = rebuild.store_name, None
+        about(user_id=rebuild.asked_by)
+        try:
+            if place not in self._made:
+                await self._store.create(
+                    place, dimension=rebuild.dimension, metric=rebuild.metric, retrieval=rebuild.retrieval
+                )
+                self._made.add(place)
+            leave_out = {key[1] for key in self._paused if key[1] and self._left_alone(*key)}
+            job = await self._rebuilds.take(collection, rebuild, leave_out)
+            if job is None:
+                return await self._finish(collection, rebuild)
+            document_id = job.document.id
+            await self._attend(job, rebuild, stop)
+        except LeaseLost:
+            return True
+        except Exception as error:  # noqa: BLE001 - a surprise is that document's failure
+            await self._failed(collection, rebuild, document_id, error)
+            return not isinstance(error, OF_ALL)
+        self._paused.pop((place, document_id), None)
+        self._paused.pop((place, None), None)
+        if rebuild.last_error is not None and not any(key[0] == place for key in self._paused):
+            await self._rebuilds.note(collection, rebuild, None)
+        return True
+
+    async def _attend(self, job: Job, rebuild: Rebuild, stop: asyncio.Event) -> None:
+        """Build the document as long as the lease holds and nobody tells us to stop.
+
+        Raises:
+            LeaseLost: It was not built to the end.
+        """
+        work = asyncio.create_task(self._build(job, rebuild))
+        others = {asyncio.create_task(self._keep(job)), asyncio.create_task(stop.wait())}
+        try:
+            await asyncio.wait({work, *others}, return_when=asyncio.FIRST_COMPLETED)
+            ended = work.done()
+        finally:
+            for task in (work, *others):
+                task.cancel()
+            await asyncio.wait({work, *others}, timeout=END_S)
+        await self._rebuilds.release(job)
+        if ended:
+            return work.result()
+        if not stop.is_set() and await self._queue.gone(job):
+            # It was cleared away while we may still have written.
+            await self._store.remove(rebuild.store_name, job.document.id)
+        raise LeaseLost
+
+    async def _keep(self, job: Job) -> None:
+        """Extend the lease; ends when it is lost."""
+        held_until = time.monotonic() + self._queue.lease_s
+        while time.monotonic() < held_until:
+            await asyncio.sleep(min(self._queue.lease_s / 4, KEEP_S))
+            try:
+                await self._rebuilds.extend(job)
+                held_until = time.monotonic() + self._queue.lease_s
+            except LeaseLost:
+                return
+            except BundleError as error:
+                log.warning("A lease could not be extended: %s", error.message)
+
+    async def _build(self, job: Job, rebuild: Rebuild) -> None:
+        place, row, revision = rebuild.store_name, job.document, job.document.live_revision or ""
+        crawler = await asyncio.to_thread(self._crawlers.get, job.collection, rebuild.asked_by)
+        built = await crawler.crawl_document(await self._document(job))
+        passages = len(built.chunks)
+        if await self._store.count(place, row.id) != passages:  # what was there before it was replaced
+            await self._store.remove(place, row.id, keep=revision)
+        if await self._store.count(place, row.id, revision) != passages:
+            await self._store.remove(place, row.id)
+            raise StoreRefused("The vector store has not kept each passage of a document.")
+        await self._rebuilds.built(job, passages)
+
+    async def _document(self, job: Job) -> Document:
+        """The revision that searches find, as it was uploaded."""
+        row, revision = job.document, job.document.live_revision or ""
+        async with self._originals.open(row.collection_id, row.id, revision) as path:
+            if path is None:
+                raise UnreadableDocument("The uploaded file is not there any more. Upload it again.")
+            content = await asyncio.to_thread(path.read_bytes)
+        is_markdown = row.kind == "markdown"
+        return Document(
+            collection=job.collection.store_name,
+            document_id=row.id,
+            revision=revision,
+            source=row.filename,
+            security_group=None if row.acl is None else tuple(row.acl),
+            media_type=row.media_type,
+            content=None if is_markdown else content,
+            markdown=content.decode() if is_markdown else None,
+            attributes=row.attributes,
+        )
+
+    async def _finish(self, collection: CollectionRecord, rebuild: Rebuild) -> bool:
+        """Put the new place in force if it has every passage; what it lacks is built again."""
+        if not await self._rebuilds.complete(collection, rebuild):
+            return False
+        place = rebuild.store_name
+        expected = await self._rebuilds.expected(collection, rebuild)
+        if await self._store.count(place) != sum(passages for _, passages in expected.values()):
+            wrong = [
+                document_id
+                for document_id, (revision, passages) in expected.items()
+                if await self._store.count(place, document_id, revision) != passages
+            ]
+            if wrong:
+                log.warning("Collection %s: %d documents are built again", collection.id, len(wrong))
+                await self._rebuilds.unbuilt(collection, wrong)
+                return True
+        if await self._rebuilds.swap(collection, rebuild):
+            log.info("Collection %s is built anew and in force", collection.id)
+        return True
+
+    async def _failed(
+        self,
+        collection: CollectionRecord,
+        rebuild: Rebuild,
+        document_id: str | None,
+        error: Exception,
+    ) -> None:
+        match error:
+            case CrawlError():
+                code, message = error.code, error.message
+            case NotConfigured():
+                code, message = "not_configured", str(error)
+            case BundleError():
+                code, message = "unavailable", error.message
+            case _:
+                code, message = "internal_error", BundleError().message
+        log.warning(
+            "Collection %s is not built anew: document %s (%s)",
+            collection.id,
+            document_id,
+            code,
+            exc_info=error if code == "internal_error" else None,
+        )
+        for whose in {document_id, None} if isinstance(error, OF_ALL) else {document_id}:
+            self._pause(rebuild.store_name, whose)
+        told = {"code": code, "message": message, "document_id": document_id}
+        await self._rebuilds.note(collection, rebuild, told)
+
+    def _pause(self, place: str, document_id: str | None) -> None:
+        tries, _ = self._paused.get((place, document_id), (0, 0.0))
+        pause = min(self._backoff_s * 5 ** min(tries, 10), MAX_PAUSE_S)
+        self._paused[place, document_id] = (tries + 1, time.monotonic() + pause)
+
+    def _left_alone(self, place: str, document_id: str | None) -> bool:
+        return time.monotonic() < self._paused.get((place, document_id), (0, 0.0))[1]

@@ -6,9 +6,11 @@ import io
 import zipfile
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from crawler.contracts import Document
+from tests.unit.crawler.text_samples import TEXT_SAMPLES
 
 Line = tuple[int, int, int, str]
 """Font size, x, y (points from the lower left corner), text."""
@@ -141,12 +143,29 @@ HTML = b"""<!doctype html>
 
 MARKDOWN = "# Notice\n\nThe notice period is *30* days.\n\n| Years | Days |\n|---|---|\n| 5 | 60 |\n"
 
+REAL = Path(__file__).parents[2] / "fixtures" / "formats"
+"""Files that other programs made; see the README there."""
+
+
+def real(name: str) -> bytes:
+    return (REAL / name).read_bytes()
+
+
 SAMPLES: dict[str, tuple[str, bytes, str]] = {
     "pdf": ("report.pdf", pdf(), "| North | 10 | 12 |"),
     "docx": ("handbook.docx", docx(), "| Annual | 30 |"),
     "html": ("travel.html", HTML, "| Berlin | 28 |"),
     "markdown": ("notice.md", MARKDOWN.encode(), "| 5 | 60 |"),
+    "pptx": ("policy.pptx", real("policy.pptx"), "| Lisbon | 32 | 98 |"),
+    "xlsx": ("rates.xlsx", real("rates.xlsx"), "| Lisbon | 32 | 98.25 | 2023-07-01 |"),
+    "xls": ("rates.xls", real("rates.xls"), "| Lisbon | 32 | 98.25 | 2023-07-01 |"),
+    "odt": ("policy.odt", real("policy.odt"), "| Lisbon | 32 | 98 |"),
+    "odp": ("policy.odp", real("policy.odp"), "| Lisbon | 32 | 98 |"),
+    "ods": ("rates.ods", real("rates.ods"), "| Lisbon | 32 | 98.25 | 2023-07-01 |"),
+    "rtf": ("policy.rtf", real("policy.rtf"), "| Lisbon | 32 | 98 |"),
+    "epub": ("policy.epub", real("policy.epub"), "| Lisbon | 32 | 98 |"),
     "text": ("minutes.txt", b"We met.\nWe parted.\n", "We met.\nWe parted."),
+    **TEXT_SAMPLES,
 }
 """For each format: file name, bytes, and what must be in its Markdown."""
 

@@ -46,9 +46,13 @@ def kind(source: Source) -> Kind | None:
     return None
 
 
-def is_cut_off(source: Source) -> bool:
-    """Whether it begins as a zip or compound file does but does not go on as one; only its name tells more."""
-    return source.content.startswith((ZIP, COMPOUND_FILE)) and kind(source) is None
+def accepts(source: Source, kinds: set[Kind], suffixes: set[str]) -> bool:
+    """Whether the file is of one of ``kinds``, or one that only its name can tell: encrypted, or cut off."""
+    found = kind(source)
+    if found in kinds:
+        return True
+    cut_off = found is None and source.content.startswith((ZIP, COMPOUND_FILE))
+    return (found == "encrypted" or cut_off) and source.suffix in suffixes
 
 
 def _kind_of_zip(source: Source) -> Kind | None:

@@ -11,6 +11,17 @@ from crawler.formats._text import decode, is_text
 from crawler.settings import Settings
 
 _BEGINNING = re.compile(rb"<(?:!doctype\s+html|html)[\s>]", re.I)
+_META = re.compile(r"<meta\s([^<>]{1,2000})>", re.I)
+_ATTRIBUTE = re.compile(r"\b(name|property|content)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.I)
+_PROPERTIES = {
+    "author": "author",
+    "description": "subject",
+    "keywords": "keywords",
+    "dcterms.created": "created_at",
+    "article:published_time": "created_at",
+    "dcterms.modified": "modified_at",
+    "article:modified_time": "modified_at",
+}
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.I)
 _LANGUAGE = re.compile(r"<html[^>]*?\slang\s*=\s*[\"']?([a-z]{2,3})\b", re.I)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w-]+)", re.I)
@@ -26,11 +37,8 @@ class Html(Format[Settings]):
 
     def convert(self, source: Source) -> Converted:
         text, warnings = _decode(source.content)
-        document = _xberg.extract(text.encode(), "text/html", "document.html")
         return Converted(
-            markdown=_xberg.without_active_links(document.content),
-            metadata=_head(text[:65536]),
-            warnings=warnings,
+            markdown=_xberg.html_to_markdown(text), metadata=_head(text[:65536]), warnings=warnings
         )
 
 
@@ -44,10 +52,19 @@ def _without_prologue(content: bytes) -> bytes:
 
 
 def _head(text: str) -> dict[str, str]:
-    """The page's title and language. xberg writes them, and more, into the Markdown or leaves them out."""
+    """What the page says of itself. xberg writes it, and more, into the Markdown or leaves it out."""
     found = {"title": _TITLE.search(text), "language": _LANGUAGE.search(text)}
-    values = {key: " ".join(html.unescape(match[1]).split()) for key, match in found.items() if match}
+    values = {key: _plain(match[1]) for key, match in found.items() if match}
+    for meta in _META.finditer(text):
+        given = {name.lower(): double or single for name, double, single in _ATTRIBUTE.findall(meta[1])}
+        key = _PROPERTIES.get((given.get("name") or given.get("property") or "").lower())
+        if key:
+            values.setdefault(key, _plain(given.get("content", "")))
     return {key: value for key, value in values.items() if value}
+
+
+def _plain(text: str) -> str:
+    return " ".join(html.unescape(text).split())
 
 
 def _decode(content: bytes) -> tuple[str, tuple[str, ...]]:

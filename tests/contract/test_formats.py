@@ -17,6 +17,8 @@ from tests.unit.crawler.samples import SAMPLES
 
 NAMES = available("crawler.formats")
 LIMITS = Limits(timeout_s=60)
+READ_IN_PART = {"text", "markdown", "html", "csv", "tsv", "jsonl", "code"}
+"""Of these a part is a file as well."""
 
 
 def make(name: str) -> Format[Any]:
@@ -29,9 +31,15 @@ def sample(name: str) -> Source:
     return Source(filename=filename, content=content)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "text"])
 def test_a_format_accepts_its_own_kind_and_no_other(name: str) -> None:
     assert [other for other in SAMPLES if make(name).accepts(sample(other))] == [name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_is_asked_last_and_takes_what_is_left(name: str) -> None:
+    formats = [make(other) for other in sorted(NAMES, key=lambda other: other == "text")]
+    assert choose(formats, sample(name)).__module__ == f"crawler.formats.{name}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +65,7 @@ async def test_pages_begin_in_order_and_inside_the_markdown(name: str) -> None:
     assert [page.number for page in converted.pages] == list(range(1, len(starts) + 1))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"text", "markdown", "html"}])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in READ_IN_PART])
 async def test_a_broken_file_is_refused_in_words_for_its_owner(name: str) -> None:
     source = sample(name)
     broken = source.model_copy(update={"content": source.content[:200]})

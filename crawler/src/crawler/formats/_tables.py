@@ -77,18 +77,22 @@ class Table:
     """Takes rows one by one; the first that looks like one is the header.
 
     Blank rows are left out. Leading rows with a single cell, above a wider table, are its caption.
+
+    Args:
+        header: The names of the columns, where they are known; all rows are data then.
+        decimal_comma: Whether numbers are written ``1.234,5``.
     """
 
-    def __init__(self, *, decimal_comma: bool = False) -> None:
+    def __init__(self, *, header: Sequence[str] | None = None, decimal_comma: bool = False) -> None:
         self.rows = 0
         """Without the header."""
-        self.header: list[str] | None = None
+        self.header: list[str] | None = None if header is None else [cell_text(name) for name in header]
         self._decimal_comma = decimal_comma
         self._first: list[Sequence[Cell]] = []
         self._captions: list[str] = []
         self._lines: list[str] = []
-        self._columns: list[_Column] = []
-        self._settled = False
+        self._columns = [_Column() for _ in self.header or ()]
+        self._settled = header is not None
         self._size = 0
 
     def extend(self, rows: Iterable[Sequence[Cell]]) -> Table:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
+from collections.abc import Collection
 
+from crawler.contracts import Source
 from crawler.errors import UnreadableDocument
 
 _BOMS = (
@@ -23,6 +26,9 @@ _BINARY_MAGIC = (
     b"GIF8",
     b"\xff\xd8\xff",
 )
+_MARKUP = re.compile(rb"<\?xml\s|\{\\rtf\d", re.IGNORECASE)
+_HTML = re.compile(rb"<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE)
+_BACKTICKS = re.compile("`+")
 
 
 def _byte_order_mark(content: bytes) -> str | None:
@@ -58,3 +64,32 @@ def decode(content: bytes) -> tuple[str, tuple[str, ...]]:
     if not is_text(content) or "\0" in text:
         raise UnreadableDocument("The file is not text. Save it as UTF-8 text and upload it again.")
     return text.replace("\r\n", "\n").replace("\r", "\n"), warnings
+
+
+def named(source: Source, suffixes: Collection[str], media_types: Collection[str] = ()) -> bool:
+    """Whether a text's name says that it is of a kind; the media type counts where the name says nothing."""
+    known = source.suffix in suffixes or (not source.suffix and source.media_type in media_types)
+    return known and is_text(source.content) and not is_markup(source.content)
+
+
+def is_markup(content: bytes) -> bool:
+    """Whether a text begins as HTML, XML or RTF does, whatever its name."""
+    return bool(_MARKUP.match(content[:4096].removeprefix(codecs.BOM_UTF8).lstrip())) or is_html(content)
+
+
+def is_html(content: bytes) -> bool:
+    """Whether a text begins as a web page does, after a byte order mark, XML declaration and comments."""
+    # No regex: these nest badly in one.
+    content = content[:4096].removeprefix(codecs.BOM_UTF8).lstrip()
+    for opening, closing in ((b"<?xml", b"?>"), (b"<!--", b"-->")):
+        while content.startswith(opening) and closing in content:
+            content = content.partition(closing)[2].lstrip()
+    return bool(_HTML.match(content))
+
+
+def fence(text: str, language: str = "") -> str:
+    """``text`` as a fenced code block, its fence longer than any run of backticks in it."""
+    longest = max(map(len, _BACKTICKS.findall(text)), default=0)
+    mark = "`" * max(3, longest + 1)
+    end = "" if text.endswith("\n") else "\n"
+    return f"{mark}{language}\n{text}{end}{mark}"

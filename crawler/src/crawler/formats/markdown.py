@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crawler.contracts import Converted, Format, Source
-from crawler.formats._text import decode, is_text
+from crawler.formats._text import decode, named
 from crawler.settings import Settings
 
 
@@ -11,8 +11,7 @@ class Markdown(Format[Settings]):
     """Markdown, in any encoding that plain text may have. Front matter is text like any other."""
 
     def accepts(self, source: Source) -> bool:
-        named = source.suffix in {".md", ".markdown", ".mdown"} or source.media_type == "text/markdown"
-        return named and is_text(source.content)
+        return named(source, {".md", ".markdown", ".mdown"}, {"text/markdown"})
 
     def convert(self, source: Source) -> Converted:
         text, warnings = decode(source.content)

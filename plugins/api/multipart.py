@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -28,13 +28,23 @@ CheckFormat = Callable[[Source], object]
 SAMPLE_BYTES = 65536
 """How much of a file's beginning, and of its end, tells its type (a ZIP's directory is at its end)."""
 
-FIELDS = ("metadata", "acl", "ids", "expires_at")
-"""The text fields of a form, each JSON."""
 
 _WRITE_BYTES = 2**20
 _FIELDS_BYTES = 2**16
 _PART_OVERHEAD_BYTES = 2**14
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,128}")
+
+
+class Names(NamedTuple):
+    """The fields that a form may have."""
+
+    files: str = "files"
+    """Of each file."""
+    texts: tuple[str, ...] = ("metadata", "acl", "ids", "expires_at")
+    """At most once each; JSON."""
+
+
+FILES = Names()
 
 
 @dataclass
@@ -96,8 +106,9 @@ class FormReader:
     RFC 7578, with file names in UTF-8 as browsers send them.
     """
 
-    def __init__(self, boundary: bytes, spool_dir: Path, limits: LimitsConfig) -> None:
+    def __init__(self, boundary: bytes, spool_dir: Path, limits: LimitsConfig, names: Names = FILES) -> None:
         self.form = Form()
+        self._names = names
         self._spool_dir = spool_dir
         self._limits = limits
         self._headers: dict[bytes, bytes] = {}
@@ -174,12 +185,13 @@ class FormReader:
         self._field = _text(options.get(b"name", b""))
         if b"filename" not in options:
             return
-        if self._field != "files":
-            raise InvalidRequest("Files are sent in the field `files`, repeated for each.", param="files")
+        if self._field != self._names.files:
+            name = self._names.files
+            raise InvalidRequest(f"Files are sent in the field `{name}`, repeated for each.", param=name)
         if len(self.form.files) >= self._limits.max_files:
             raise TooLarge(
                 f"At most {self._limits.max_files} files in one request; send the others in another.",
-                param="files",
+                param=self._names.files,
             )
         media_type = _text(self._headers.get(b"content-type", b"")).partition(";")[0].strip().lower()
         self._file = SpooledFile(
@@ -201,17 +213,18 @@ class FormReader:
             raise TooLarge(
                 f"`{self._file.filename}` is larger than {self._limits.max_upload_bytes} bytes, "
                 "the limit of one file.",
-                param="files",
+                param=self._names.files,
             )
         self._pending.append((self._file, data[start:end]))
         self._pending_bytes += end - start
 
     def _end(self) -> None:
         if self._file is None:
-            if self._field not in FIELDS or self._field in self.form.fields:
+            if self._field not in self._names.texts or self._field in self.form.fields:
+                others = "".join(f", `{name}`" for name in self._names.texts)
                 raise InvalidRequest(
-                    "The form's fields are `files`, and at most once each `metadata`, `acl`, `ids` and "
-                    "`expires_at`.",
+                    f"The form's fields are `{self._names.files}`, and at most once each: "
+                    f"{others.removeprefix(', ') or 'no other'}.",
                     param=self._field[:64] or None,
                 )
             self.form.fields[self._field] = _text(bytes(self._text))
@@ -219,7 +232,11 @@ class FormReader:
 
 @asynccontextmanager
 async def receive_form(
-    request: Request, spool_dir: Path, limits: LimitsConfig, check_format: CheckFormat
+    request: Request,
+    spool_dir: Path,
+    limits: LimitsConfig,
+    check_format: CheckFormat,
+    names: Names = FILES,
 ) -> AsyncIterator[Form]:
     """The multipart form of the request, its files on disk; whichever are not moved away are removed.
 
@@ -235,11 +252,11 @@ async def receive_form(
     most_bytes = limits.max_files * (limits.max_upload_bytes + _PART_OVERHEAD_BYTES) + _FIELDS_BYTES
     too_large = TooLarge(
         f"At most {limits.max_files} files of {limits.max_upload_bytes} bytes each in one request.",
-        param="files",
+        param=names.files,
     )
     if _content_length(request) > most_bytes:
         raise too_large
-    reader = FormReader(boundary, spool_dir, limits)
+    reader = FormReader(boundary, spool_dir, limits, names)
     received = 0
     try:
         async for data in chunks(request):
@@ -248,7 +265,7 @@ async def receive_form(
                 raise too_large
             await reader.feed(data)
         form = await reader.finish()
-        await asyncio.to_thread(_check, form, check_format)
+        await asyncio.to_thread(_check, form, check_format, names.files)
         yield form
     finally:
         await asyncio.to_thread(_discard, reader.form)
@@ -281,16 +298,16 @@ def _write(pending: list[tuple[SpooledFile, bytes]]) -> None:
         file.write(data)
 
 
-def _check(form: Form, check_format: CheckFormat) -> None:
+def _check(form: Form, check_format: CheckFormat, field: str) -> None:
     for file in form.files:
         file.finish()
         if file.size == 0:
-            raise InvalidRequest(f"`{file.filename}` is empty.", param="files")
+            raise InvalidRequest(f"`{file.filename}` is empty.", param=field)
         source = Source(filename=file.filename, content=file.sample(), media_type=file.media_type)
         try:
             check_format(source)
         except UnsupportedFormat as error:
-            raise UnsupportedFormat(f"`{file.filename}`: {error.message}", param="files") from error
+            raise UnsupportedFormat(f"`{file.filename}`: {error.message}", param=field) from error
 
 
 def _discard(form: Form) -> None:

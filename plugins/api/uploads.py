@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from pydantic import BaseModel, Field, ValidationError
 
-from plugins.api.multipart import CheckFormat, Form, SpooledFile, clean_filename, receive_form
+from plugins.api.multipart import CheckFormat, Form, Names, SpooledFile, clean_filename, receive_form
 from plugins.api.route import read_body
 from plugins.collections.documents import Upload
 from plugins.core.config import LimitsConfig
@@ -25,7 +25,11 @@ from plugins.core.validation import invalid, read_json
 MAX_JSON_BYTES = 8 * 2**20
 """Of a JSON body, which is held in memory; larger documents are uploaded as files."""
 
+FORM, JSON = "multipart/form-data", "application/json"
+ONE_FILE = Names(files="file", texts=())
+
 M = TypeVar("M", bound=BaseModel)
+ReadJson = Callable[[bytes, Path, LimitsConfig, list[SpooledFile]], list[Upload]]
 
 
 class FormFields(Shape):
@@ -55,25 +59,57 @@ async def receive(
         TooLarge: Told while the body comes in; the rest of it is not read.
         UnsupportedFormat: Of a file that no format accepts.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
+    media_type = _media_type(request)
+    if media_type == FORM:
         async with receive_form(request, spool_dir, limits, check_format) as form:
             yield _from_form(form)
         return
-    if media_type != "application/json":
+    if media_type != JSON:
         raise InvalidRequest("Send a multipart form with `files`, or JSON with `documents`.")
-    max_bytes = min(limits.max_upload_bytes, MAX_JSON_BYTES)
-    body = await read_body(request, max_bytes)
+    async with _spooled_json(request, spool_dir, limits, _from_json) as uploads:
+        yield uploads
+
+
+@asynccontextmanager
+async def receive_one(
+    request: Request, spool_dir: Path, limits: LimitsConfig, check_format: CheckFormat
+) -> AsyncIterator[Upload]:
+    """The one document of the request: a form's `file`, or JSON as an element of `/add`'s `documents`.
+
+    Raises:
+        InvalidRequest, TooLarge, UnsupportedFormat: As `receive`.
+    """
+    media_type = _media_type(request)
+    if media_type == FORM:
+        one = limits.model_copy(update={"max_files": 1})
+        async with receive_form(request, spool_dir, one, check_format, ONE_FILE) as form:
+            yield _from_form(form, ONE_FILE.files)[0]
+        return
+    if media_type != JSON:
+        raise InvalidRequest("Send a multipart form with `file`, or one document as JSON.")
+    async with _spooled_json(request, spool_dir, limits, _one_from_json) as uploads:
+        yield uploads[0]
+
+
+@asynccontextmanager
+async def _spooled_json(
+    request: Request, spool_dir: Path, limits: LimitsConfig, read: ReadJson
+) -> AsyncIterator[list[Upload]]:
+    body = await read_body(request, min(limits.max_upload_bytes, MAX_JSON_BYTES))
     spooled: list[SpooledFile] = []
     try:
-        yield await asyncio.to_thread(_from_json, body, spool_dir, limits, spooled)
+        yield await asyncio.to_thread(read, body, spool_dir, limits, spooled)
     finally:
         await asyncio.to_thread(_discard, spooled)
 
 
-def _from_form(form: Form) -> list[Upload]:
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _from_form(form: Form, field: str = "files") -> list[Upload]:
     if not form.files:
-        raise InvalidRequest("There is no file in this upload.", param="files")
+        raise InvalidRequest("There is no file in this upload.", param=field)
     fields = _read(FormFields, {name: _field(name, text) for name, text in form.fields.items()})
     if fields.ids is not None and len(fields.ids) != len(form.files):
         raise InvalidRequest("`ids` has one id for each file, in their order.", param="ids")
@@ -110,22 +146,34 @@ def _from_json(
     documents = _read(AddDocuments, _loads(body, None)).documents
     if len(documents) > limits.max_files:
         raise TooLarge(f"At most {limits.max_files} documents in one request.", param="documents")
-    return [_upload(given, f"documents.{index}", spool_dir, spooled) for index, given in enumerate(documents)]
+    return [
+        _upload(given, f"documents.{index}.", spool_dir, spooled) for index, given in enumerate(documents)
+    ]
+
+
+def _one_from_json(
+    body: bytes, spool_dir: Path, limits: LimitsConfig, spooled: list[SpooledFile]
+) -> list[Upload]:
+    return [_upload(_read(DocumentInput, _loads(body, None)), "", spool_dir, spooled)]
 
 
 def _upload(given: DocumentInput, where: str, spool_dir: Path, spooled: list[SpooledFile]) -> Upload:
     contents = {k: v for k in ("markdown", "text", "url") if (v := getattr(given, k)) is not None}
     if len(contents) != 1:
-        raise InvalidRequest(f"{where}: give exactly one of `markdown`, `text` and `url`", param=where)
+        message = "give exactly one of `markdown`, `text` and `url`"
+        place = where.rstrip(".")
+        raise InvalidRequest(f"{place}: {message}" if place else message, param=place or None)
     [(kind, content)] = contents.items()
     if not content.strip():
-        raise InvalidRequest(f"{where}.{kind}: is empty", param=f"{where}.{kind}")
+        raise InvalidRequest(f"{where}{kind}: is empty", param=f"{where}{kind}")
     metadata = given.metadata
     if kind != "markdown":
         try:
             metadata = dict(PlainFields.model_validate({"metadata": metadata}).metadata)
         except ValidationError as error:
-            raise invalid(error.errors(include_url=False), {"metadata": metadata}, where) from error
+            raise invalid(
+                error.errors(include_url=False), {"metadata": metadata}, where.rstrip(".")
+            ) from error
     data = content.encode()
     path, media_type, default = None, None, "document.md"
     if kind == "text":
@@ -137,7 +185,7 @@ def _upload(given: DocumentInput, where: str, spool_dir: Path, spooled: list[Spo
     elif kind == "markdown":
         media_type = "text/markdown"
     else:
-        default = _name_of_address(content, f"{where}.url")
+        default = _name_of_address(content, f"{where}url")
     return Upload(
         filename=clean_filename(given.filename or default),
         media_type=media_type,

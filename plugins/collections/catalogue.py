@@ -57,10 +57,11 @@ class CollectionCatalogue:
         store: Store[Any],
         embed: Embed,
         config: CollectionsConfig,
-        pipelines: Sequence[str],
+        pipelines: Mapping[str, str | None],
         has_model: Callable[[str], bool],
         adopter: Adopter | None = None,
     ) -> None:
+        """`pipelines`: their names, and the embedding model of each that names one."""
         self._gate = Gate(database, rights)
         self._database = database
         self._rights = rights
@@ -129,13 +130,14 @@ class CollectionCatalogue:
             await self._check_milvus(principal, name, new)
         elif not self._rights.decide_create(principal, name).allowed:
             raise Forbidden("You may not create a collection of this name: this needs the right `create`.")
-        model = new.embedding_model or self._config.embedding_model
-        if not self._has_model(model):
-            raise InvalidRequest(f"There is no model `{model[:100]}` on this proxy.", param="embedding_model")
         if new.pipeline not in self._pipelines:
             raise InvalidRequest(
                 f"There is no such pipeline; there are: {', '.join(self._pipelines)}", param="pipeline"
             )
+        usual = self._pipelines[new.pipeline] or self._config.embedding_model
+        model = new.embedding_model or usual
+        if not self._has_model(model):
+            raise InvalidRequest(f"There is no model `{model[:100]}` on this proxy.", param="embedding_model")
         access = canonical_access(self._rights, new.access, "access.")
         if kind == "bundle":
             access["manage"] = access["manage"] | {f"user:{principal.user_id}"}

@@ -7,7 +7,8 @@ import inspect
 from typing import Any
 
 from crawler import registry
-from crawler.contracts import Embedder
+from crawler.completions import Completions
+from crawler.contracts import Complete, Embedder
 from crawler.crawler import Crawler, CrawlerConfig
 from crawler.embedders.openai import OpenAIEmbedder, OpenAISettings
 from crawler.errors import ConfigError
@@ -24,29 +25,24 @@ class NotConfigured(Exception):
     """A collection cannot be written to until the operator does what the text says; public."""
 
 
-class Crawlers:
-    """Makes crawlers, and keeps what is costly to make: loaded models, clients, checked pipelines."""
+class Models:
+    """The models that stages ask, and the pipelines; keeps what is costly to make: loaded models, clients."""
 
-    def __init__(self, config: Config, store: Store[Any]) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._store = store
         self._pipelines: dict[str, CrawlerConfig] = {}
         self._local: dict[str, Embedder] = {}
         self._remote: dict[tuple[str, int], OpenAIEmbedder] = {}
-
-    def get(self, collection: CollectionRecord, user: str) -> Crawler:
-        """The crawler for documents that `user` uploads to the collection. May load a model: blocks.
-
-        Raises:
-            NotConfigured: The operator took its pipeline or its model out of the settings.
-        """
-        return Crawler(self._pipeline(collection.pipeline), self._embedder(collection, user), self._store)
+        self._completions: Completions | None = None
 
     async def close(self) -> None:
         for embedder in self._remote.values():
             await embedder.close()
+        if self._completions is not None:
+            await self._completions.close()
 
-    def _pipeline(self, name: str) -> CrawlerConfig:
+    def pipeline(self, name: str) -> CrawlerConfig:
+        """Raises NotConfigured when the operator took it out of the settings."""
         if name not in self._pipelines:
             if name not in self._config.pipelines:
                 raise NotConfigured(
@@ -56,8 +52,22 @@ class Crawlers:
             self._pipelines[name] = validate(CrawlerConfig, settings, f"pipelines.{name}")
         return self._pipelines[name]
 
-    def _embedder(self, collection: CollectionRecord, user: str) -> Embedder:
-        model = collection.embedding_model
+    def complete(self, user: str) -> Complete | None:
+        """Asks chat models on behalf of `user`; None where the worker is not told how to reach the proxy."""
+        if self._completions is None:
+            worker = self._config.worker
+            if worker.proxy_url is None or worker.api_key is None:
+                return None
+            url = f"{worker.proxy_url.rstrip('/')}/v1"
+            self._completions = Completions(url, worker.api_key.get_secret_value())
+        return self._completions.for_user(user)
+
+    def embedder(self, model: str, dimension: int, user: str) -> Embedder:
+        """May load a model: blocks.
+
+        Raises:
+            NotConfigured: There is no such model here, or no way to the proxy.
+        """
         if model.startswith(LOCAL):
             name = model.removeprefix(LOCAL)
             if name not in self._local:
@@ -69,16 +79,40 @@ class Crawlers:
                 f"The embedding model `{model}` is reached through the proxy, and `worker.proxy_url` and "
                 "`worker.api_key` are not configured. Ask the operator."
             )
-        key = (model, collection.dimension)
+        key = (model, dimension)
         if key not in self._remote:
             settings = OpenAISettings(
                 base_url=f"{worker.proxy_url.rstrip('/')}/v1",
                 api_key=worker.api_key,
                 model=model,
-                dimension=collection.dimension,
+                dimension=dimension,
             )
             self._remote[key] = OpenAIEmbedder(settings)
         return self._remote[key].for_user(user)
+
+
+class Crawlers:
+    """Makes crawlers for collections."""
+
+    def __init__(self, config: Config, store: Store[Any]) -> None:
+        self._models = Models(config)
+        self._store = store
+
+    def get(self, collection: CollectionRecord, user: str) -> Crawler:
+        """The crawler for documents that `user` uploads to the collection. May load a model: blocks.
+
+        Raises:
+            NotConfigured: The operator took its pipeline or its model out of the settings.
+        """
+        pipeline = self._models.pipeline(collection.pipeline)
+        embedder = self._embedder(collection, user)
+        return Crawler(pipeline, embedder, self._store, self._models.complete(user))
+
+    async def close(self) -> None:
+        await self._models.close()
+
+    def _embedder(self, collection: CollectionRecord, user: str) -> Embedder:
+        return self._models.embedder(collection.embedding_model, collection.dimension, user)
 
 
 def local_embedder(name: str) -> Embedder:

@@ -1,0 +1,220 @@
+"""What a document would become in a collection, without storing anything: in a child process of its own.
+
+The child gets its task as one line of JSON on standard input, which stays open: when it closes, nobody waits
+for the answer any more, and the child ends. It answers with one JSON object, ``{"preview": ...}`` or
+``{"error": {"code", "message"}}``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from crawler.contracts import Frozen
+from crawler.errors import CrawlError, DocumentTooLarge
+from plugins.collections.database import Database
+from plugins.collections.documents import check_writable
+from plugins.collections.records import CollectionRecord, Gate
+from plugins.collections.rights import Rights
+from plugins.collections.uploads import Upload, split_metadata
+from plugins.core.errors import BundleError, DeadlineExceeded, LimitReached, ModelUnavailable, Upstream
+from plugins.core.identity import Principal
+from plugins.core.pipeline_shapes import PreviewView
+
+AT_ONCE = 2
+WAITING = 8
+"""Beyond those that are at work; more are told to come again."""
+TIMEOUT_S = 120.0
+"""From the upload to the answer."""
+RETRY_S = 15
+MAX_ANSWER_BYTES = 64 * 2**20
+END_S = 3.0
+"""How long a child may take to end by itself."""
+NOT_CONFIGURED = "not_configured"
+INTERNAL = "internal_error"
+
+
+class Task(Frozen):
+    """What the child is told."""
+
+    pipeline: str
+    embedding_model: str
+    dimension: int
+    user: str
+    """Who asks: models are asked on behalf of them."""
+    filename: str
+    media_type: str | None
+    path: Path | None
+    """The file, which is only read."""
+    url: str | None
+    markdown: str | None
+    metadata: dict[str, Any] | None
+    max_bytes: int
+    """Of what is fetched."""
+
+
+class Refusal(Frozen):
+    code: str
+    message: str
+
+
+class Answer(Frozen):
+    preview: PreviewView | None = None
+    error: Refusal | None = None
+
+
+class Previewer:
+    """Previews for those who may add to a collection; a few at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        rights: Rights,
+        spool_dir: Path,
+        command: Sequence[str],
+        *,
+        max_bytes: int,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """`command` starts the child."""
+        self.spool_dir = spool_dir
+        self._database = database
+        self._gate = Gate(database, rights)
+        self._command = command
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
+
+    async def check(self, principal: Principal, ref: str) -> CollectionRecord:
+        """Raises UnknownCollection or Forbidden before any byte of an upload is read."""
+        async with self._database.read() as connection:
+            record = await self._gate.collection(connection, principal, ref, "add")
+        check_writable(record)
+        return record
+
+    async def preview(self, principal: Principal, record: CollectionRecord, upload: Upload) -> PreviewView:
+        """Convert, extract and chunk as the collection's pipeline does. Cancelling it ends the work.
+
+        Raises:
+            CrawlError: As the document's job would fail.
+            LimitReached: Too many wait already.
+            DeadlineExceeded: It took too long.
+        """
+        attributes, properties = split_metadata(upload)
+        given = {**attributes, **properties} if upload.markdown is not None else {}
+        task = Task(
+            pipeline=record.pipeline,
+            embedding_model=record.embedding_model,
+            dimension=record.dimension,
+            user=principal.user_id,
+            filename=upload.filename,
+            media_type=upload.media_type,
+            path=upload.path,
+            url=upload.url,
+            markdown=upload.markdown,
+            metadata=given or None,
+            max_bytes=self._max_bytes,
+        )
+        line = await asyncio.to_thread(lambda: task.model_dump_json().encode() + b"\n")
+        try:
+            async with asyncio.timeout(self._timeout_s), self._slot():
+                content = await self._run(line)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"The preview took longer than {self._timeout_s:g} s. Add the document without one: that may "
+                "take as long as it needs."
+            ) from error
+        return await asyncio.to_thread(_read, content)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._waiting >= WAITING:
+            raise LimitReached(
+                "Many previews are being made at the moment. Try again in a few seconds.",
+                retry_after_s=RETRY_S,
+            )
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _run(self, line: bytes) -> bytes:
+        child = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            return await _exchange(child, line)
+        finally:
+            await asyncio.shield(_end(child))
+
+
+async def _exchange(child: asyncio.subprocess.Process, line: bytes) -> bytes:
+    assert child.stdin is not None  # noqa: S101  for the type checker: they are pipes
+    assert child.stdout is not None  # noqa: S101
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # that it ended is seen by its answer
+        child.stdin.write(line)
+        await child.stdin.drain()
+    content = bytearray()
+    while part := await child.stdout.read(2**20):
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            raise DocumentTooLarge("The document is too large for a preview. Add it without one.")
+    return bytes(content)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """The child is gone when this returns, with all that it started."""
+    assert child.stdin is not None  # noqa: S101  for the type checker: it is a pipe
+    child.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(child.wait(), END_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    await child.wait()
+
+
+def _read(content: bytes) -> PreviewView:
+    """The child's answer. Blocks."""
+    try:
+        answer = Answer.model_validate_json(content)
+    except ValidationError as error:
+        raise Upstream(
+            "The preview ended unexpectedly. Try again, or add the document without one."
+        ) from error
+    if answer.error is not None:
+        raise _error(answer.error)
+    if answer.preview is None:
+        raise Upstream
+    return answer.preview
+
+
+def _error(refusal: Refusal) -> Exception:
+    if refusal.code == NOT_CONFIGURED:
+        return ModelUnavailable(refusal.message)
+    for kind in _kinds(CrawlError):
+        if kind.code == refusal.code:
+            return kind(refusal.message)
+    return BundleError()
+
+
+def _kinds(kind: type[CrawlError]) -> Iterator[type[CrawlError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _kinds(narrower)

@@ -1,4 +1,4 @@
-"""Somebody drops three hundred files on a collection and goes away, while everything is killed now and then."""
+"""Somebody drops three hundred files and goes away, while everything is killed now and then."""
 
 from __future__ import annotations
 

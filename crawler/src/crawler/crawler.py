@@ -73,7 +73,11 @@ class CrawlerConfig(Settings):
     embedding_model: str | None = Field(default=None, min_length=1)
     """The model of collections that are made with it and name none."""
     formats: tuple[PluginConfig, ...] = Field(
-        default=_plugins("pdf", "docx", "html", "markdown", "text"), min_length=1
+        default=_plugins(
+            *("pdf", "docx", "pptx", "xlsx", "xls", "odt", "odp", "ods", "rtf", "epub", "html"),
+            *("csv", "tsv", "json", "jsonl", "xml", "ipynb", "code", "markdown", "text"),
+        ),
+        min_length=1,
     )
     """Asked in their order; the first that accepts a file converts it."""
     extractor: PluginConfig = PluginConfig(use="rules")

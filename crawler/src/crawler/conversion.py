@@ -5,7 +5,9 @@ but what is named here, and dies with its parent. What it answers is not trusted
 in size, and validated. ``python -m crawler.conversion`` is that child:
 
     stdin   4 bytes: length of the request, big-endian; the request as JSON; the file's bytes
-    stdout  the answer as JSON: ``{"converted": ...}`` or ``{"error": {"code", "message"}}``
+    stdout  4 bytes: length of the answer, big-endian; the answer as JSON: ``{"converted": ..., "attachments":
+            [{"filename", "media_type", "size"}], "images": [{"offset", "media_type", "size"}]}`` or
+            ``{"error": {"code", "message"}}``; the bytes of the attachments and then of the images
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from typing import Any
 
 from pydantic import ByteSize, Field, ValidationError
 
-from crawler.contracts import Converted, Format, Frozen, Source
+from crawler import _sandbox
+from crawler.contracts import Attachment, Converted, Format, Frozen, Image, Source
 from crawler.errors import CrawlError, DocumentTooLarge, UnreadableDocument, UnsupportedFormat
 from crawler.registry import settings_type
 from crawler.settings import Settings
@@ -54,6 +57,10 @@ class Limits(Settings):
     """Processor seconds of the conversion, over all its threads."""
     memory_bytes: ByteSize = Field(default=ByteSize(2 * 2**30), ge=256 * 2**20)
     """Address space of the conversion, in bytes or as text (``2GiB``); small files need less than 512 MiB."""
+    max_attachments: int = Field(default=1_000, ge=0)
+    """Files in one document that are taken: a mail's attachments, an archive's members."""
+    max_attachment_bytes: ByteSize = Field(default=ByteSize(256 * 2**20), ge=0)
+    """Of these files and the pictures of one document, together."""
 
 
 class _Request(Frozen):
@@ -62,6 +69,7 @@ class _Request(Frozen):
     settings: dict[str, Any]
     filename: str
     media_type: str | None
+    with_images: bool
     limits: Limits
     parent: int
 
@@ -71,9 +79,23 @@ class _Refusal(Frozen):
     message: str = Field(max_length=500)
 
 
+class _AttachmentHead(Frozen):
+    filename: str
+    media_type: str | None = None
+    size: int = Field(ge=0)
+
+
+class _ImageHead(Frozen):
+    offset: int = Field(ge=0)
+    media_type: str
+    size: int = Field(ge=0)
+
+
 class _Answer(Frozen):
     converted: Converted | None = None
     error: _Refusal | None = None
+    attachments: tuple[_AttachmentHead, ...] = ()
+    images: tuple[_ImageHead, ...] = ()
 
 
 async def convert(format_: Format[Any], source: Source, limits: Limits) -> Converted:
@@ -85,10 +107,9 @@ async def convert(format_: Format[Any], source: Source, limits: Limits) -> Conve
     """
     folder = await asyncio.to_thread(tempfile.mkdtemp, prefix=FOLDER_PREFIX)
     try:
-        answer = await _run_child(_request(format_, source, limits), limits.timeout_s, folder)
+        return await _run_child(_request(format_, source, limits), limits, folder)
     finally:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
-    return await asyncio.to_thread(_read_answer, answer)
 
 
 def sweep() -> None:
@@ -108,6 +129,7 @@ def _request(format_: Format[Any], source: Source, limits: Limits) -> bytes:
         settings=format_.settings.model_dump(mode="json"),
         filename=source.filename,
         media_type=source.media_type,
+        with_images=source.with_images,
         limits=limits,
         parent=os.getpid(),
     )
@@ -115,7 +137,7 @@ def _request(format_: Format[Any], source: Source, limits: Limits) -> bytes:
     return struct.pack(">I", len(header)) + header + source.content
 
 
-async def _run_child(request: bytes, timeout_s: float, folder: str) -> bytes:
+async def _run_child(request: bytes, limits: Limits, folder: str) -> Converted:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-I", "-m", "crawler.conversion"),
@@ -128,13 +150,16 @@ async def _run_child(request: bytes, timeout_s: float, folder: str) -> bytes:
     )
     writing = asyncio.create_task(_write(child, request))
     try:
-        async with asyncio.timeout(timeout_s):
-            answer = await _read(child)
+        async with asyncio.timeout(limits.timeout_s):
+            converted = await _read(child, limits)
             status = await child.wait()
     except TimeoutError as error:
         raise UnreadableDocument(
-            f"The conversion took longer than {timeout_s:g} s. Split the document and upload the parts."
+            f"The conversion took longer than {limits.timeout_s:g} s. "
+            "Split the document and upload the parts."
         ) from error
+    except asyncio.IncompleteReadError as error:
+        raise UnreadableDocument(_FAILED) from error
     finally:
         # The whole group: a converter may have started processes of its own.
         with contextlib.suppress(ProcessLookupError):
@@ -142,7 +167,7 @@ async def _run_child(request: bytes, timeout_s: float, folder: str) -> bytes:
         await asyncio.shield(asyncio.gather(child.wait(), writing))
     if status != 0:
         raise UnreadableDocument(_FAILED)
-    return answer
+    return converted
 
 
 async def _write(child: asyncio.subprocess.Process, request: bytes) -> None:
@@ -153,15 +178,32 @@ async def _write(child: asyncio.subprocess.Process, request: bytes) -> None:
         child.stdin.close()
 
 
-async def _read(child: asyncio.subprocess.Process) -> bytes:
-    assert child.stdout is not None  # noqa: S101  for the type checker: it is a pipe
-    parts, size = [], 0
-    while part := await child.stdout.read(2**20):
-        parts.append(part)
-        size += len(part)
-        if size > _ANSWER_MAX_BYTES:
-            raise DocumentTooLarge
-    return b"".join(parts)
+async def _read(child: asyncio.subprocess.Process, limits: Limits) -> Converted:
+    stdout = child.stdout
+    assert stdout is not None  # noqa: S101  for the type checker: it is a pipe
+    (size,) = struct.unpack(">I", await stdout.readexactly(4))
+    if size > _ANSWER_MAX_BYTES:
+        raise DocumentTooLarge
+    answer = await asyncio.to_thread(_read_answer, await stdout.readexactly(size), limits)
+    if answer.error:
+        raise _ERRORS.get(answer.error.code, UnreadableDocument)(answer.error.message)
+    if answer.converted is None:
+        raise UnreadableDocument(_FAILED)
+    attachments = [
+        Attachment(
+            filename=head.filename, media_type=head.media_type, content=await stdout.readexactly(head.size)
+        )
+        for head in answer.attachments
+    ]
+    images = [
+        Image(offset=head.offset, media_type=head.media_type, content=await stdout.readexactly(head.size))
+        for head in answer.images
+    ]
+    if await stdout.read(1):
+        raise UnreadableDocument(_FAILED)
+    return answer.converted.model_copy(
+        update={"attachments": tuple(attachments), "images": tuple(images)},
+    )
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -177,20 +219,23 @@ def _environment(folder: str) -> dict[str, str]:
     }
 
 
-def _read_answer(content: bytes) -> Converted:
+def _read_answer(content: bytes, limits: Limits) -> _Answer:
+    """The answer, when all in it can be: its offsets lie in its text and its files within the limits."""
     try:
         answer = _Answer.model_validate_json(content)
     except ValidationError as error:
         raise UnreadableDocument(_FAILED) from error
-    if answer.error:
-        raise _ERRORS.get(answer.error.code, UnreadableDocument)(answer.error.message)
-    converted = answer.converted
-    if converted is None:
+    if answer.converted is None:
+        return answer
+    end = len(answer.converted.markdown)
+    pages = [page.start for page in answer.converted.pages]
+    images = [image.offset for image in answer.images]
+    if any(offsets != sorted(offsets) or (offsets and offsets[-1] > end) for offsets in (pages, images)):
         raise UnreadableDocument(_FAILED)
-    starts = [page.start for page in converted.pages]
-    if starts != sorted(starts) or (starts and starts[-1] > len(converted.markdown)):
+    size = sum(file.size for file in (*answer.attachments, *answer.images))
+    if len(answer.attachments) > limits.max_attachments or size > limits.max_attachment_bytes:
         raise UnreadableDocument(_FAILED)
-    return converted
+    return answer
 
 
 # --- the child ---------------------------------------------------------------------------------------
@@ -204,9 +249,15 @@ def main() -> None:
     request = _Request.model_validate_json(sys.stdin.buffer.read(size))
     _die_with(request.parent)
     _limit(request.limits)
-    answer = _answer(request, sys.stdin.buffer.read())
+    plugin = getattr(importlib.import_module(request.module), request.name)
+    format_ = plugin(settings_type(plugin).model_validate(request.settings))
+    _sandbox.enter(Path.cwd(), {"crawler", request.module.partition(".")[0]})
+    answer, files = _answer(format_, request, sys.stdin.buffer.read())
+    content = json.dumps(answer).encode()
     with os.fdopen(output, "wb") as stream:
-        stream.write(json.dumps(answer).encode())
+        stream.write(struct.pack(">I", len(content)) + content)
+        for file in files:
+            stream.write(file)
     # Thread pools of native libraries may hang in their destructors.
     os._exit(0)
 
@@ -237,18 +288,44 @@ def _limit(limits: Limits) -> None:
             resource.setrlimit(kind, (value, value))
 
 
-def _answer(request: _Request, content: bytes) -> dict[str, Any]:
-    plugin = getattr(importlib.import_module(request.module), request.name)
-    format_ = plugin(settings_type(plugin).model_validate(request.settings))
-    source = Source(filename=request.filename, content=content, media_type=request.media_type)
+def _answer(format_: Format[Any], request: _Request, content: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """The answer's JSON and the files that follow it."""
+    source = Source(
+        filename=request.filename,
+        content=content,
+        media_type=request.media_type,
+        with_images=request.with_images,
+    )
     try:
-        return {"converted": format_.convert(source).model_dump(mode="json")}
+        return _frames(format_.convert(source), request.limits)
     except CrawlError as error:
-        return {"error": {"code": error.code, "message": error.message[:500]}}
+        return {"error": {"code": error.code, "message": error.message[:500]}}, []
     except MemoryError:
-        return {"error": {"code": UnreadableDocument.code, "message": _FAILED}}
+        return {"error": {"code": UnreadableDocument.code, "message": _FAILED}}, []
     except Exception:  # noqa: BLE001  a broken file makes converters raise anything
-        return {"error": {"code": UnreadableDocument.code, "message": UnreadableDocument().message}}
+        return {"error": {"code": UnreadableDocument.code, "message": UnreadableDocument().message}}, []
+
+
+def _frames(converted: Converted, limits: Limits) -> tuple[dict[str, Any], list[bytes]]:
+    found = (*converted.attachments[: limits.max_attachments], *converted.images)
+    taken: list[Attachment | Image] = []
+    left = int(limits.max_attachment_bytes)
+    for file in found:
+        if len(file.content) <= left:
+            left -= len(file.content)
+            taken.append(file)
+    heads: dict[str, list[dict[str, Any]]] = {"attachments": [], "images": []}
+    for file in taken:
+        kind = "attachments" if isinstance(file, Attachment) else "images"
+        heads[kind].append({**file.model_dump(exclude={"content"}), "size": len(file.content)})
+    body = converted.model_dump(mode="json", exclude={"attachments", "images"})
+    missing = len(converted.attachments) - len(heads["attachments"])
+    if missing:
+        body["warnings"].append(
+            f"{missing} of the {len(converted.attachments)} files in it were left out: they are more, or "
+            "larger, than this server takes from one document. Upload them by themselves."
+        )
+    return {"converted": body, **heads}, [file.content for file in taken]
 
 
 if __name__ == "__main__":

@@ -145,14 +145,28 @@ async def test_the_child_dies_with_its_parent_even_when_that_is_killed(tmp_path:
     await until(lambda: not alive(child))
 
 
+def answering(answer: str, then: str = "exit 0") -> str:
+    """A child's script: it reads all, gives this answer, and ends."""
+    length = "".join(f"\\{byte:03o}" for byte in len(answer).to_bytes(4, "big"))
+    return f"cat >/dev/null; printf '{length}'; printf %s '{answer}'; {then}"
+
+
 @pytest.mark.parametrize(
     "script",
     [
         "cat >/dev/null; exit 0",
-        "cat >/dev/null; echo no json",
-        'cat >/dev/null; echo \'{"converted": {"markdown": 3}}\'',
-        'cat >/dev/null; echo \'{"converted": {"markdown": "a", "pages": [{"number": 1, "start": 99}]}}\'',
-        'cat >/dev/null; echo \'{"converted": {"markdown": "a"}}\'; exit 3',
+        answering("no json"),
+        answering('{"converted": {"markdown": 3}}'),
+        answering('{"converted": {"markdown": "a", "pages": [{"number": 1, "start": 99}]}}'),
+        answering('{"converted": {"markdown": "a"}}', "exit 3"),
+        answering('{"converted": {"markdown": "a"}}', "printf more"),
+        answering("{}"),
+        answering('{"converted": {"markdown": "a"}, "attachments": [{"filename": "b", "size": 9}]}'),
+        answering('{"converted": {"markdown": "a"}, "attachments": [{"filename": "b", "size": -1}]}'),
+        answering('{"converted": {"markdown": "a"}, "attachments": [{"filename": "b", "size": 999999999}]}'),
+        answering(
+            '{"converted": {"markdown": "a"}, "images": [{"offset": 9, "media_type": "a/b", "size": 0}]}'
+        ),
         "exec 0<&-; exit 0",
         "kill -SEGV $$",
     ],

@@ -40,6 +40,7 @@ FOLDER_PREFIX = "crawler-"
 ABANDONED_S = 3600.0
 
 _ANSWER_MAX_BYTES = 128 * 2**20
+_END_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _ERRORS = {error.code: error for error in (UnreadableDocument, DocumentTooLarge, UnsupportedFormat)}
 _FAILED = (
@@ -161,13 +162,26 @@ async def _run_child(request: bytes, limits: Limits, folder: str) -> Converted:
     except asyncio.IncompleteReadError as error:
         raise UnreadableDocument(_FAILED) from error
     finally:
-        # The whole group: a converter may have started processes of its own.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await asyncio.shield(asyncio.gather(child.wait(), writing))
+        await asyncio.shield(_end(child, writing))
     if status != 0:
         raise UnreadableDocument(_FAILED)
     return converted
+
+
+async def _end(child: asyncio.subprocess.Process, writing: asyncio.Task[None]) -> None:
+    # The whole group: where nothing forbids it, a converter may have started processes of its own.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):  # one that left the group may hold the pipe
+        async with asyncio.timeout(_END_S):
+            # A child counts as gone only when all that it wrote is read.
+            await asyncio.gather(child.wait(), writing, _discard(child))
+
+
+async def _discard(child: asyncio.subprocess.Process) -> None:
+    assert child.stdout is not None  # noqa: S101  for the type checker: it is a pipe
+    while await child.stdout.read(2**20):
+        pass
 
 
 async def _write(child: asyncio.subprocess.Process, request: bytes) -> None:
@@ -232,7 +246,8 @@ def _read_answer(content: bytes, limits: Limits) -> _Answer:
     images = [image.offset for image in answer.images]
     if any(offsets != sorted(offsets) or (offsets and offsets[-1] > end) for offsets in (pages, images)):
         raise UnreadableDocument(_FAILED)
-    size = sum(file.size for file in (*answer.attachments, *answer.images))
+    files: list[_AttachmentHead | _ImageHead] = [*answer.attachments, *answer.images]
+    size = sum(file.size for file in files)
     if len(answer.attachments) > limits.max_attachments or size > limits.max_attachment_bytes:
         raise UnreadableDocument(_FAILED)
     return answer
@@ -307,7 +322,7 @@ def _answer(format_: Format[Any], request: _Request, content: bytes) -> tuple[di
 
 
 def _frames(converted: Converted, limits: Limits) -> tuple[dict[str, Any], list[bytes]]:
-    found = (*converted.attachments[: limits.max_attachments], *converted.images)
+    found: list[Attachment | Image] = [*converted.attachments[: limits.max_attachments], *converted.images]
     taken: list[Attachment | Image] = []
     left = int(limits.max_attachment_bytes)
     for file in found:

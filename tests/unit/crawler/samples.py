@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -130,6 +131,29 @@ def docx(body: str = HANDBOOK) -> bytes:
         for name, text in parts.items():
             archive.writestr(name, f'<?xml version="1.0"?>{text}')
     return output.getvalue()
+
+
+# --- compound files ----------------------------------------------------------------------------------
+
+
+def compound_file(*names: str) -> bytes:
+    """A compound file ([MS-CFB]) with empty streams of these names at its top."""
+    none, end = 0xFFFFFFFF, 0xFFFFFFFE
+    header = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16)
+    header += struct.pack("<5H6x", 0x3E, 3, 0xFFFE, 9, 6)
+    header += struct.pack("<9I", 0, 1, 1, 0, 4096, end, 0, end, 0) + struct.pack("<109I", 0, *[none] * 108)
+    entries = [("Root Entry", 5, none, 1)]
+    for number, name in enumerate(names, start=1):
+        entries.append((name, 2, number + 1 if number < len(names) else none, none))
+    directory = b""
+    for name, kind, right, child in entries:
+        text = name.encode("utf-16-le")
+        directory += text.ljust(64, b"\0") + struct.pack("<HBB3I", len(text) + 2, kind, 1, none, right, child)
+        directory += bytes(36) + struct.pack("<IQ", end, 0)
+    sectors = -(-len(directory) // 512)
+    chain = [*range(2, sectors + 1), end]
+    table = struct.pack(f"<{sectors + 1}I", 0xFFFFFFFD, *chain).ljust(512, b"\xff")
+    return header + table + directory.ljust(512 * sectors, b"\0")
 
 
 # --- the others --------------------------------------------------------------------------------------

@@ -24,6 +24,10 @@ _CORE_PROPERTIES = {
 _EXTENDED = "{http://schemas.openxmlformats.org/officeDocument/2006/extended-properties}"
 _EXTENDED_PROPERTIES = {f"{_EXTENDED}Pages": "pages", f"{_EXTENDED}Slides": "slides"}
 _PACKAGE_RELATIONSHIP = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
+_OLD = {
+    "doc": "The document is in the old Word format. Save it as .docx and upload that.",
+    "ppt": "The presentation is in the old PowerPoint format. Save it as .pptx and upload that.",
+}
 
 
 class Relationship(NamedTuple):
@@ -34,22 +38,18 @@ class Relationship(NamedTuple):
     external: bool
 
 
-def package(source: Source, old_advice: str) -> Package:
+def package(source: Source) -> Package:
     """The package.
 
-    Args:
-        source: The file.
-        old_advice: What to say of a file in the old binary format.
-
     Raises:
-        UnreadableDocument: It is encrypted, in the old format, or damaged.
-        DocumentTooLarge: It has more parts than any document needs.
+        UnreadableDocument: It is encrypted, in the old binary format, or damaged.
+        DocumentTooLarge: It has more parts than any document needs, or unpacks to too much.
     """
     found = _containers.kind(source)
     if found == "encrypted":
         raise UnreadableDocument(_package.ENCRYPTED)
-    if source.content.startswith(_containers.COMPOUND_FILE):
-        raise UnreadableDocument(old_advice)
+    if found in _OLD:
+        raise UnreadableDocument(_OLD[found])
     return Package(source.content)
 
 

@@ -7,7 +7,6 @@ from crawler.formats import _containers, _ooxml, _xberg
 from crawler.settings import Settings
 
 _MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-_OLD = "The document is in the old Word format. Save it as .docx and upload that."
 
 
 class Docx(Format[Settings]):
@@ -20,7 +19,7 @@ class Docx(Format[Settings]):
         return _containers.accepts(source, {"docx", "doc"}, {".docx", ".docm", ".dotx", ".dotm", ".doc"})
 
     def convert(self, source: Source) -> Converted:
-        package = _ooxml.package(source, _OLD)
+        package = _ooxml.package(source)
         metadata = _ooxml.properties(package)
         document = _xberg.extract(source.content, _MEDIA_TYPE, "document.docx", pages=True)
         converted = _xberg.converted(document, with_images=source.with_images)

@@ -14,7 +14,6 @@ from crawler.formats._ooxml import Relationship
 from crawler.formats._package import Package
 from crawler.settings import Settings
 
-_OLD = "The presentation is in the old PowerPoint format. Save it as .pptx and upload that."
 _P = "{http://schemas.openxmlformats.org/presentationml/2006/main}"
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
@@ -33,7 +32,7 @@ class Pptx(Format[Settings]):
         return _containers.accepts(source, {"pptx", "ppt"}, {".pptx", ".pptm", ".ppsx", ".potx", ".ppt"})
 
     def convert(self, source: Source) -> Converted:
-        package = _ooxml.package(source, _OLD)
+        package = _ooxml.package(source)
         writer = Writer(with_images=source.with_images)
         slides = _slides(package)
         for slide in slides:

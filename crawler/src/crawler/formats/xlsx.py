@@ -14,5 +14,5 @@ class Xlsx(Format[Settings]):
         return _containers.accepts(source, {"xlsx"}, {".xlsx", ".xlsm", ".xlsb", ".xltx", ".xltm"})
 
     def convert(self, source: Source) -> Converted:
-        package = _ooxml.package(source, "The workbook is damaged. Save it as .xlsx and upload that.")
+        package = _ooxml.package(source)
         return _sheets.read(source.content, _ooxml.properties(package))

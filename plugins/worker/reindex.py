@@ -230,14 +230,17 @@ class Reindexer:
             code,
             exc_info=error if code == "internal_error" else None,
         )
-        for whose in {document_id, None} if isinstance(error, OF_ALL) else {document_id}:
-            self._pause(rebuild.store_name, whose)
+        self._pause(rebuild.store_name, document_id)
+        if isinstance(error, OF_ALL):
+            self._pause(rebuild.store_name, None)
         told = {"code": code, "message": message, "document_id": document_id}
         await self._rebuilds.note(collection, rebuild, told)
 
     def _pause(self, place: str, document_id: str | None) -> None:
         tries, _ = self._paused.get((place, document_id), (0, 0.0))
         pause = min(self._backoff_s * 5 ** min(tries, 10), MAX_PAUSE_S)
+        if document_id is not None:
+            pause *= 2  # when it goes on, then with another document
         self._paused[place, document_id] = (tries + 1, time.monotonic() + pause)
 
     def _left_alone(self, place: str, document_id: str | None) -> bool:

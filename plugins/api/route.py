@@ -65,6 +65,7 @@ _DESCRIPTIONS = {
     409: "It conflicts with what is there",
     413: "Larger than this server accepts",
     415: "This type of file is not supported",
+    429: "As much as you may at once, or in a day; see `Retry-After`",
     503: "A service behind this one is not available; see `Retry-After`",
 }
 

@@ -6,6 +6,7 @@ import atexit
 import functools
 import logging
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,7 +15,6 @@ from crawler.contracts import Source
 from crawler.crawler import CrawlerConfig, make_formats
 from crawler.errors import ConfigError
 from crawler.formats import choose
-from crawler.settings import validate
 from crawler.store import Store
 from crawler.stores import LiteSupervisor
 from crawler.stores.milvus import Milvus
@@ -29,10 +29,13 @@ from plugins.api import (
     jobs,
     ollama,
     people,
+    pipelines,
+    preview,
     search,
     sign_in,
     tools,
 )
+from plugins.api.multipart import CheckFormat
 from plugins.api.ollama_models import OllamaModels
 from plugins.api.route import REFUSALS
 from plugins.auth._revocations import Revocations
@@ -46,8 +49,12 @@ from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
+from plugins.collections.job_service import JobService
 from plugins.collections.originals import Folder
 from plugins.collections.people import People
+from plugins.collections.pipelines import pipeline_list, read_pipelines
+from plugins.collections.preview import Previewer
+from plugins.collections.quotas import Quotas
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.sightings import Sightings
@@ -93,6 +100,7 @@ class Bundle:
 
     def _open_domain(self, config: Config) -> None:
         embed = RouterEmbed()
+        self.pipelines = read_pipelines(config.pipelines)
         adopter = Adopter(self.database, self.store, config.collections)
         self.catalogue = CollectionCatalogue(
             self.database,
@@ -100,7 +108,7 @@ class Bundle:
             self.store,
             embed,
             config.collections,
-            list(config.pipelines),
+            {name: pipeline.embedding_model for name, pipeline in self.pipelines.items()},
             has_model,
             adopter,
         )
@@ -108,7 +116,16 @@ class Bundle:
             self.database, self.rights, self.store, embed, config.collections, has_model, adopter
         )
         originals = Folder(config.storage.data_dir)
-        self.documents = DocumentService(self.database, self.rights, originals, config.pipelines)
+        self.documents = DocumentService(
+            self.database, self.rights, originals, config.pipelines, Quotas(config)
+        )
+        self.previewer = Previewer(
+            self.database,
+            self.rights,
+            originals.spool_dir,
+            [sys.executable, "-m", "plugins.worker.preview"],
+            max_bytes=config.limits.max_upload_bytes,
+        )
         self.toolbox = Toolbox(
             make_tools(config, Parts(self.catalogue, self.searcher)), self.rights.decide_tool
         )
@@ -158,16 +175,19 @@ class Bundle:
             self.searcher.check_filter,
         )
         self.hooks = ChatHooks(lambda: chat)
+        accepts = format_check(self.pipelines.values())
         self.routers = [
             collections.router(self.catalogue, authenticated),
             documents.router(
                 self.documents,
                 authenticated,
                 limits=config.limits,
-                check_format=format_check(config),
+                check_format=accepts,
                 page_route=sign_in.page_route(parts),
             ),
-            jobs.router(self.documents, authenticated),
+            pipelines.router(pipeline_list(self.pipelines), authenticated),
+            preview.router(self.previewer, authenticated, limits=config.limits, check_format=accepts),
+            jobs.router(JobService(self.database, self.rights), authenticated),
             search.router(self.searcher, authenticated),
             tools.router(
                 self.toolbox,
@@ -217,9 +237,8 @@ def read_prompt(config: Config, name: str) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def format_check(config: Config) -> Any:
+def format_check(pipelines: Iterable[CrawlerConfig]) -> CheckFormat:
     """A check at upload: raises UnsupportedFormat for what no pipeline's formats accept."""
-    pipelines = [validate(CrawlerConfig, settings, "pipelines") for settings in config.pipelines.values()]
     formats = [accepted for pipeline in pipelines for accepted in make_formats(pipeline)]
 
     def check(source: Source) -> object:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from crawler import registry
+from crawler.crawler import CrawlerConfig, models
 from crawler.crawler import check as check_pipeline
 from crawler.errors import ConfigError
-from crawler.settings import read_yaml
+from crawler.settings import read_yaml, validate
 from plugins.bundle.resolve import resolve
 from plugins.collections.rights import Rights
 from plugins.collections.storage import check_store
@@ -30,6 +32,9 @@ def check(folder: Path, proxy_config: Path | None) -> list[str]:
         mistakes += check_config(config, wrong)
     if proxy_config:
         mistakes += check_proxy(proxy_config, set(config.chat.profiles) if config and not wrong else None)
+    if proxy_config and config and "pipelines" not in wrong:
+        lines = check_models(config.pipelines, proxy_config)
+        mistakes += [locate(line, config.files, config.folder) for line in lines]
     return mistakes
 
 
@@ -76,6 +81,8 @@ def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
     for name, pipeline in config.pipelines.items():
         lines = check_pipeline(pipeline, f"pipelines.{name}")
         mistakes.extend(locate(line, config.files, config.folder) for line in lines)
+    if not {"pipelines", "worker"} & set(left_out):
+        mistakes.extend(locate(line, config.files, config.folder) for line in check_way_to_models(config))
     if not {"chat", "tools"} & set(left_out):
         mistakes.extend(locate(line, config.files, config.folder) for line in check_chat(config))
     return mistakes
@@ -87,6 +94,8 @@ def check_subjects(config: Config) -> Iterator[str]:
     named = {
         "identity.allowances": [entry.subjects for entry in config.identity.allowances],
         "chat.budgets": [entry.subjects for entry in config.chat.budgets],
+        "limits.quotas": [entry.subjects for entry in config.limits.quotas],
+        "worker.priorities": [entry.subjects for entry in config.worker.priorities],
     }
     for key, entries in named.items():
         for number, subjects in enumerate(entries):
@@ -95,6 +104,37 @@ def check_subjects(config: Config) -> Iterator[str]:
                     canonical_subject(text, names)
                 except InvalidRequest as error:
                     yield f"{key}[{number}].subjects[{index}]: {error.message}"
+
+
+def named_models(pipelines: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The models that pipelines without mistakes name, each after the setting that names it."""
+    for name, settings in pipelines.items():
+        try:
+            config = validate(CrawlerConfig, settings, "")
+        except ConfigError:
+            continue
+        for setting, model in models(config).items():
+            yield f"pipelines.{name}.{setting}", model
+
+
+def check_way_to_models(config: Config) -> Iterator[str]:
+    """That the worker is told how to ask the chat models that pipelines name."""
+    for setting, model in named_models(config.pipelines):
+        if setting.endswith(".model") and not (config.worker.proxy_url and config.worker.api_key):
+            yield f"{setting}: to ask `{model}`, set worker.proxy_url and worker.api_key"
+
+
+def check_models(pipelines: Mapping[str, Mapping[str, Any]], path: Path) -> Iterator[str]:
+    """That LiteLLM's YAML has the models that pipelines name; a file that cannot be read has none to miss."""
+    try:
+        content = read_yaml(path)
+    except ConfigError:
+        return
+    aliases = (content.get("router_settings") or {}).get("model_group_alias") or {}
+    known = [str(entry.get("model_name", "")) for entry in content.get("model_list") or []] + list(aliases)
+    for setting, model in named_models(pipelines):
+        if not any(fnmatchcase(model, name) for name in known):
+            yield f"{setting}: there is no model `{model}` in model_list"
 
 
 def check_chat(config: Config) -> list[str]:

@@ -16,10 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawler.contracts import audience_key
 from plugins.collections import audit, tables
 from plugins.collections.catalogue import check_limit
+from plugins.collections.changes import changed
 from plugins.collections.database import Database
 from plugins.collections.expiry import bury, family, moment
 from plugins.collections.originals import Originals
 from plugins.collections.placing import add_audience, find, place, revise
+from plugins.collections.quotas import Quotas
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     CollectionRecord,
@@ -39,7 +41,14 @@ from plugins.collections.uploads import (
 )
 from plugins.collections.views import document_view, sees, visible
 from plugins.core.document_shapes import DocumentList, DocumentPatch, DocumentView
-from plugins.core.errors import Conflict, Forbidden, UnknownCollection, UnknownDocument
+from plugins.core.errors import (
+    Conflict,
+    Forbidden,
+    LimitReached,
+    TooLarge,
+    UnknownCollection,
+    UnknownDocument,
+)
 from plugins.core.identity import Principal
 
 __all__ = ["DocumentService", "Original", "Upload"]
@@ -67,12 +76,14 @@ class DocumentService:
         rights: Rights,
         originals: Originals,
         pipelines: Mapping[str, Mapping[str, Any]],
+        quotas: Quotas,
     ) -> None:
         self._database = database
         self._rights = rights
         self._gate = Gate(database, rights)
         self._originals = originals
         self._pipelines = pipelines
+        self._quotas = quotas
         self.spool_dir = originals.spool_dir
 
     async def check_add(self, principal: Principal, ref: str) -> None:
@@ -80,35 +91,60 @@ class DocumentService:
         async with self._database.read() as connection:
             check_writable(await self._gate.collection(connection, principal, ref, "add"))
 
-    async def add(self, principal: Principal, ref: str, uploads: Sequence[Upload]) -> list[DocumentView]:
+    async def add(
+        self, principal: Principal, ref: str, uploads: Sequence[Upload], batch_id: str | None = None
+    ) -> list[DocumentView]:
         """Take the documents in: all of them, or none when one is refused. Their jobs start by themselves.
 
         Content that is already there and that the principal uploaded or may read is answered with its
-        document. An id that exists replaces that document.
+        document. An id that exists replaces that document. `batch_id` is what the others have in common.
 
         Raises:
             InvalidRequest: An upload says something that cannot be.
             Conflict: An id belongs to somebody else's document, or the collection was made outside.
+            LimitReached: The principal may upload no more today.
+            TooLarge: The principal, or the collection, may hold no more.
         """
         async with self._database.read() as connection:
             record = await self._gate.collection(connection, principal, ref, "add")
         check_writable(record)
         pipeline = self._pipelines.get(record.pipeline, {})
-        prepared = [prepare(upload, self._rights, pipeline) for upload in uploads]
+        prepared = [prepare(upload, self._rights, pipeline, batch_id) for upload in uploads]
         try:
             for new in prepared:
                 await self._keep(record.id, new)
             await self._gate.prepare(principal)
             async with self._database.write() as connection:
                 current = await self._gate.collection(connection, principal, record.id, "add")
-                rows = [await place(connection, principal, self._rights, current, new) for new in prepared]
-                await self._record(connection, principal, rows, prepared)
-        except (Conflict, Forbidden, UnknownCollection):
+                rows = await self._place(connection, principal, current, prepared)
+        except (Conflict, Forbidden, UnknownCollection, LimitReached, TooLarge):
             await self._forget(record.id, prepared)
             raise  # after any other error it is not known whether the rows are there: the sweep looks
         kept = {row.revision for row in rows}
         await self._forget(record.id, [new for new in prepared if new.revision not in kept])
         return [self._view(principal, record, row) for row in rows]
+
+    async def _place(
+        self,
+        connection: AsyncConnection,
+        principal: Principal,
+        collection: CollectionRecord,
+        prepared: Sequence[Prepared],
+    ) -> list[DocumentRecord]:
+        """Make the uploads rows, within what their uploader and the collection may hold."""
+        await self._quotas.lock(connection, collection)
+        priority = self._quotas.priority(principal)
+        rows = [
+            await place(connection, principal, self._rights, collection, new, priority) for new in prepared
+        ]
+        known = {row.revision for row in rows}
+        fresh = [new for new in prepared if new.revision in known]
+        if fresh:
+            size = sum(new.size for new in fresh)
+            await self._quotas.check(connection, principal, collection, size)
+            await changed(connection, [(collection.id, new.document_id) for new in fresh])
+            await self._record(connection, principal, rows, fresh)
+        return rows
 
     async def _record(
         self,
@@ -212,14 +248,15 @@ class DocumentService:
         async with self._database.write() as connection:
             if "acl" in values:
                 await add_audience(connection, record.id, values["acl"])
-            changed = await revise(connection, row, **values) if values else row
+            fresh = await revise(connection, row, **values) if values else row
             fields = values.keys() & {"attributes", "acl"}
             if expires_at != row.expires_at:
                 fields |= {"expires_at"}
-                changed = await _expire(connection, changed, expires_at)
+                fresh = await _expire(connection, fresh, expires_at)
             detail: dict[str, Any] = {"fields": sorted(fields)}
             if "acl" in values:
-                detail |= {"before": row.acl, "after": changed.acl}
+                detail |= {"before": row.acl, "after": fresh.acl}
+            await changed(connection, [(record.id, row.id)])
             await audit.record(
                 connection,
                 principal,
@@ -228,7 +265,7 @@ class DocumentService:
                 document_id=row.id,
                 detail=detail,
             )
-            return self._view(principal, record, changed)
+            return self._view(principal, record, fresh)
 
     async def delete(self, principal: Principal, ref: str, document_id: str) -> str:
         """Delete a document and what was in it: its uploader, or `manage`. Gone at once; the worker clears up
@@ -240,7 +277,10 @@ class DocumentService:
         await self._gate.prepare(principal)
         async with self._database.write() as connection:
             record, row = await self._mine(connection, principal, ref, document_id)
-            await bury(connection, record.id, await family(connection, record.id, row.id))
+            await bury(connection, record.id, [row.id])  # first: from now on nobody adds what is in it
+            ids = await family(connection, record.id, row.id)
+            await bury(connection, record.id, ids)
+            await changed(connection, [(record.id, name) for name in ids])
             await audit.record(
                 connection, principal, "document.delete", collection_id=record.id, document_id=row.id
             )

@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import audit, tables
+from plugins.collections.changes import changed
 from plugins.collections.database import Database
 from plugins.collections.records import now
 from plugins.core.errors import InvalidRequest
@@ -74,6 +75,23 @@ async def bury(connection: AsyncConnection, collection_id: str, document_ids: Se
     )
 
 
+async def bury_inside(database: Database, collection_id: str, document_id: str) -> None:
+    """Bury what was in a document that is being cleared away."""
+    table = tables.documents
+    inside = select(table.c.id).where(
+        table.c.collection_id == collection_id,
+        table.c.parent_id == document_id,
+        table.c.deleting.is_(False),
+    )
+    async with database.read() as connection:
+        if not (await connection.execute(inside)).all():
+            return
+    async with database.write() as connection:
+        ids = list(await connection.scalars(inside))
+        await bury(connection, collection_id, ids)
+        await changed(connection, [(collection_id, name) for name in ids])
+
+
 async def expire(database: Database) -> int:
     """Bury the documents whose time is over, with what was in them; at most `AT_ONCE`.
 
@@ -90,9 +108,14 @@ async def expire(database: Database) -> int:
         if not (await connection.execute(over)).all():
             return 0
     async with database.write() as connection:
-        keys = [tuple(row) for row in await connection.execute(over.with_for_update(skip_locked=True))]
+        keys = [(row[0], row[1]) for row in await connection.execute(over.with_for_update(skip_locked=True))]
+        gone = []
         for collection_id, document_id in keys:
-            await bury(connection, collection_id, await family(connection, collection_id, document_id))
+            ids = await family(connection, collection_id, document_id)
+            await bury(connection, collection_id, ids)
+            gone += [(collection_id, name) for name in ids]
+        await changed(connection, gone)
+        for collection_id, document_id in keys:
             await audit.record_own(
                 connection, "document.expire", collection_id=collection_id, document_id=document_id
             )

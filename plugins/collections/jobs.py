@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
+from plugins.collections.changes import changed
 from plugins.collections.database import Database
+from plugins.collections.expiry import bury
+from plugins.collections.members import other_members
+from plugins.collections.quotas import Quotas, person_of
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     CollectionRecord,
@@ -24,8 +29,11 @@ from plugins.collections.records import (
     document_record,
     now,
 )
+from plugins.collections.turns import next_document, next_people, served
 
 MAX_BACKOFF_S = 300.0
+MAX_PAUSE_S = 60.0
+"""Between two looks for a service that is down."""
 CREATING_S = 600.0
 """A collection that is not ready after so long is that of a request that died."""
 FORGET_WORKER_S = 3600.0
@@ -64,85 +72,119 @@ class Queue:
     """After the first failed attempt; each further one waits five times as long, at most 300 s."""
 
     async def take(self) -> Job | None:
-        """Lease the job that waits longest; None when there is nothing to do now."""
-        documents, collections = tables.documents, tables.collections
+        """Lease the job whose turn it is (`turns`); None when there is nothing to do now."""
         moment = now()
-        waiting = (
-            select(documents.c.collection_id, documents.c.id)
-            .join(collections, collections.c.id == documents.c.collection_id)
-            .where(documents.c.pending.is_(True), documents.c.not_before <= moment)
-            .where(documents.c.lease_until < moment, collections.c.state == "ready")
-            .order_by(documents.c.not_before, documents.c.created_at)
-            .limit(1)
-        )
         async with self.database.read() as connection:  # idle workers must not lock anybody out
-            if (await connection.execute(waiting)).one_or_none() is None:
-                return None
-        token = uuid.uuid4().hex
+            people = (await connection.execute(next_people(moment))).all()
+        if not people:
+            return None
         async with self.database.write() as connection:
-            free = waiting.with_for_update(skip_locked=True, of=documents)
-            key = (await connection.execute(free)).one_or_none()
-            if key is None:
-                return None
-            taken = await connection.execute(
-                update(documents)
-                .where(documents.c.collection_id == key.collection_id, documents.c.id == key.id)
-                .values(worker=token, lease_until=moment + self.lease_s, attempts=documents.c.attempts + 1)
-                .returning(*DOCUMENT_COLUMNS)
+            for priority, user_id in people:
+                free = await connection.execute(next_document(moment, priority, user_id))
+                key = free.one_or_none()
+                if key is not None:
+                    await served(connection, user_id, moment)
+                    return await self._lease(connection, key.collection_id, key.id, moment)
+        return None
+
+    async def _lease(
+        self, connection: AsyncConnection, collection_id: str, document_id: str, moment: float
+    ) -> Job:
+        documents, collections = tables.documents, tables.collections
+        token = uuid.uuid4().hex
+        begun = case((documents.c.started_at == 0, moment), else_=documents.c.started_at)
+        taken = await connection.execute(
+            update(documents)
+            .where(documents.c.collection_id == collection_id, documents.c.id == document_id)
+            .values(
+                worker=token,
+                lease_until=moment + self.lease_s,
+                attempts=documents.c.attempts + 1,
+                started_at=begun,
             )
-            document = document_record(taken.one())
-            its = select(collections).where(collections.c.id == document.collection_id)
-            collection = collection_record((await connection.execute(its)).one(), {})
+            .returning(*DOCUMENT_COLUMNS)
+        )
+        document = document_record(taken.one())
+        its = select(collections).where(collections.c.id == collection_id)
+        collection = collection_record((await connection.execute(its)).one(), {})
         return Job(document, collection, token)
 
     async def extend(self, job: Job) -> None:
         """Say that the job's worker lives. Raises LeaseLost."""
-        await self._change(job, lease_until=now() + self.lease_s)
+        async with self.database.write() as connection:
+            await self.hold(connection, job, lease_until=now() + self.lease_s)
 
     async def progress(self, job: Job, stage: str, done: int, total: int | None) -> None:
         """Raises LeaseLost."""
         await self._change(job, stage=stage, done=done, total=total, lease_until=now() + self.lease_s)
 
-    async def fetched(self, job: Job, filename: str, media_type: str | None, size: int, sha256: str) -> None:
-        """The document behind an address is here. Raises LeaseLost."""
-        await self._change(job, filename=filename, media_type=media_type, size=size, sha256=sha256)
-
-    async def complete(self, job: Job, *, chunks: int, pages: int | None, title: str | None) -> None:
-        """The job's revision is the one that searches find from now on.
+    async def fetched(self, job: Job, quotas: Quotas, *, size: int, **values: Any) -> None:
+        """The document behind an address is here, so large and with these columns.
 
         Raises:
-            LeaseLost: Also where the collection has moved to another place in the store meanwhile.
+            LeaseLost: The job is somebody else's.
+            LimitReached, TooLarge: There is no room for so much.
         """
-        collections = tables.collections
-        stale = job.document.stale
+        row = job.document
         async with self.database.write() as connection:
-            result = await connection.execute(
-                self._update(job).values(
-                    live_revision=job.document.revision,
-                    status="completed",
-                    stage="done",
-                    done=chunks,
-                    total=chunks,
-                    chunks=chunks,
-                    pages=pages,
-                    title=title,
-                    error_code=None,
-                    error_message=None,
-                    pending=stale,
-                    attempts=0,
-                    built_in=None,
-                    built_chunks=None,
-                    **_FREE,
-                )
-            )
-            written = await connection.execute(
-                update(collections)
-                .where(collections.c.id == job.collection.id)
-                .where(collections.c.store_name == job.collection.store_name)
-                .values(written_at=now())
-            )
-            if result.rowcount != 1 or written.rowcount != 1:
+            await quotas.lock(connection, job.collection)
+            await self.hold(connection, job, size=size, **values)
+            person = await person_of(connection, row.uploaded_by)
+            await quotas.check(connection, person, job.collection, size)
+            await changed(connection, [(row.collection_id, row.id)])
+
+    async def kept(self, job: Job, *, pages: int | None) -> None:
+        """A stage is done and will not be repeated: what ends the worker from now on is counted anew.
+
+        Raises LeaseLost.
+        """
+        await self._change(job, attempts=1, pages=pages, lease_until=now() + self.lease_s)
+
+    async def complete(
+        self,
+        job: Job,
+        *,
+        chunks: int,
+        pages: int | None,
+        title: str | None,
+        properties: Mapping[str, Any] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """The job's revision is the one that searches find from now on, and so are the files in it.
+
+        Raises:
+            LeaseLost: Also when the collection has moved to another place in the store meanwhile.
+        """
+        collections, row = tables.collections, job.document
+        its = select(collections.c.store_name).where(collections.c.id == job.collection.id)
+        values = {
+            "live_revision": row.revision,
+            "status": "completed",
+            "stage": "done",
+            "done": chunks,
+            "total": chunks,
+            "chunks": chunks,
+            "pages": pages,
+            "title": title,
+            "properties": dict(properties) if properties else None,
+            "warnings": list(warnings) or None,
+            "error_code": None,
+            "error_message": None,
+            "pending": row.stale,
+            "attempts": 0,
+            "built_in": None,
+        }
+        async with self.database.write() as connection:
+            place = (await connection.execute(its.with_for_update())).scalar_one_or_none()
+            if place != job.collection.store_name:
                 raise LeaseLost
+            await self.hold(connection, job, **values, **_FREE)
+            old = await other_members(connection, row) if row.stale else []
+            await bury(connection, row.collection_id, old)
+            await connection.execute(
+                update(collections).where(collections.c.id == job.collection.id).values(written_at=now())
+            )
+            await changed(connection, [(row.collection_id, name) for name in (row.id, *old)])
 
     async def fail(self, job: Job, code: str, message: str) -> None:
         """The revision cannot be ingested; what it left in the store is cleaned up. Raises LeaseLost."""
@@ -157,20 +199,29 @@ class Queue:
             **_FREE,
         )
 
-    async def retry(self, job: Job, code: str, message: str, *, counted: bool = True) -> None:
-        """Try again later; ``last_error`` says why meanwhile. Raises LeaseLost.
+    async def retry(self, job: Job, code: str, message: str) -> None:
+        """Try again later, each time after a longer pause; ``last_error`` says why meanwhile.
 
-        Args:
-            job: The job.
-            code: Of the error.
-            message: Its public words.
-            counted: Whether this was one of the attempts that the document has.
+        Raises LeaseLost.
         """
         exponent = min(job.document.attempts - 1, 10)
-        pause = min(self.backoff_s * 5**exponent, MAX_BACKOFF_S) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
-        told = {"error_code": code, "error_message": message} if job.action == "crawl" else {}
-        attempts = job.document.attempts - (0 if counted else 1)
-        await self._change(job, not_before=now() + pause, attempts=attempts, **told, **_FREE)
+        await self._wait(job, min(self.backoff_s * 5**exponent, MAX_BACKOFF_S), code, message)
+
+    async def wait(self, job: Job, code: str, message: str) -> None:
+        """Try again later, as often as it takes: what is missing is no fault of the document.
+
+        Raises LeaseLost.
+        """
+        since = job.document.started_at if job.action == "crawl" else now()
+        pause = min(max(self.backoff_s, (now() - since) / 4), MAX_PAUSE_S)
+        attempts = tables.documents.c.attempts - 1
+        await self._wait(job, pause, code, message, attempts=attempts)
+
+    async def _wait(self, job: Job, pause: float, code: str, message: str, **values: Any) -> None:
+        pause *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        told = {"error_code": code, "error_message": message, "stage": "waiting"}
+        values |= told if job.action == "crawl" else {}
+        await self._change(job, not_before=now() + pause, **values, **_FREE)
 
     async def cleaned(self, job: Job) -> None:
         """The store holds nothing of other revisions any more. Raises LeaseLost."""
@@ -246,14 +297,16 @@ class Queue:
                 delete(table).where(table.c.id == collection.id, table.c.state != "ready")
             )
 
-    async def _change(self, job: Job, **values: Any) -> None:
-        async with self.database.write() as connection:
-            result = await connection.execute(self._update(job).values(**values))
+    async def hold(self, connection: AsyncConnection, job: Job, **values: Any) -> None:
+        """Change the job's row within a transaction, if the job is still its holder's. Raises LeaseLost."""
+        result = await connection.execute(update(tables.documents).where(_held(job)).values(**values))
         if result.rowcount != 1:
             raise LeaseLost
 
-    def _update(self, job: Job) -> Any:
-        return update(tables.documents).where(_held(job))
+    async def _change(self, job: Job, **values: Any) -> None:
+        async with self.database.write() as connection:
+            await self.hold(connection, job, **values)
+            await changed(connection, [(job.document.collection_id, job.document.id)])
 
 
 _FREE: dict[str, Any] = {"worker": None, "lease_until": 0.0}
@@ -268,6 +321,7 @@ def _held(job: Job) -> ColumnElement[bool]:
         table.c.worker == job.token,
         table.c.revision == document.revision,
         table.c.deleting.is_(document.deleting),
+        table.c.status == document.status,
     )
 
 

@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import audience_key
 from plugins.collections import tables
+from plugins.collections.expiry import family
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
+    DOCUMENT_ID,
     CollectionRecord,
     DocumentRecord,
     document_record,
@@ -20,7 +22,7 @@ from plugins.collections.records import (
     now,
 )
 from plugins.collections.rights import Rights
-from plugins.collections.uploads import DOCUMENT_ID, MANAGE_AUDIENCE, Prepared
+from plugins.collections.uploads import MANAGE_AUDIENCE, Prepared
 from plugins.core.errors import Conflict, Forbidden
 from plugins.core.identity import Principal
 
@@ -31,11 +33,13 @@ async def place(
     rights: Rights,
     collection: CollectionRecord,
     new: Prepared,
+    priority: int = 0,
 ) -> DocumentRecord:
     """Make the upload a row, which is also its job; or find the row that it already is.
 
     The revision of the answer is the upload's, unless its content is already there. What replaces a
-    document keeps its audience; only who manages the collection may bring another.
+    document keeps its audience; only who manages the collection may bring another. The caller numbers the
+    change (`changes.changed`) when all rows are there.
 
     Raises:
         Conflict: The id is that of a document which the principal may not replace.
@@ -45,7 +49,7 @@ async def place(
     existing = await find(connection, collection.id, new.document_id) if new.upload.document_id else None
     if existing is None:
         same = None if new.upload.document_id else await _same(connection, principal, rights, collection, new)
-        return same or await _insert(connection, principal, collection, new)
+        return same or await _insert(connection, principal, collection, new, priority)
     manages = rights.decide(principal, "manage", collection).allowed
     if existing.uploaded_by != principal.user_id and not manages:
         raise Conflict("Somebody else uploaded the document with this id; choose another.", param="id")
@@ -56,7 +60,7 @@ async def place(
     new = replace(new, acl=existing.acl if new.acl is None else new.acl)
     if _equal(existing, new):
         return existing
-    return await revise(connection, existing, **_brought(principal, new))
+    return await revise(connection, existing, **_brought(principal, new), priority=priority)
 
 
 def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
@@ -74,6 +78,9 @@ def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
         "acl": new.acl,
         "acl_key": new.acl_key,
         "pipeline": new.pipeline,
+        "properties": new.properties or None,
+        "expires_at": new.expires_at,
+        "batch_id": new.batch_id,
         "uploaded_by": principal.user_id,
     }
 
@@ -81,7 +88,8 @@ def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
 async def revise(connection: AsyncConnection, existing: DocumentRecord, **values: Any) -> DocumentRecord:
     """Give the document a new revision, to be ingested; the live one stays until that is complete.
 
-    Whoever works on the old revision notices and leaves it.
+    Whoever works on the old revision notices and leaves it. What was in the document has its audience at
+    once, and is replaced when the new revision is there.
     """
     fresh = replace(
         existing,
@@ -93,9 +101,11 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
         done=0,
         total=None,
         attempts=0,
-        not_before=0.0,
+        not_before=now(),
+        started_at=0.0,
         error_code=None,
         error_message=None,
+        warnings=None,
     )
     table = tables.documents
     changed = {
@@ -111,6 +121,13 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
     )
     if result.rowcount != 1:
         raise Conflict("Somebody else changed this document at the same time; try again.")
+    if fresh.acl_key != existing.acl_key:
+        inside = await family(connection, existing.collection_id, existing.id)
+        await connection.execute(
+            update(table)
+            .where(table.c.collection_id == existing.collection_id, table.c.id.in_(inside[1:]))
+            .values(acl=fresh.acl, acl_key=fresh.acl_key)
+        )
     return fresh
 
 
@@ -172,8 +189,13 @@ async def _same(
 
 
 async def _insert(
-    connection: AsyncConnection, principal: Principal, collection: CollectionRecord, new: Prepared
+    connection: AsyncConnection,
+    principal: Principal,
+    collection: CollectionRecord,
+    new: Prepared,
+    priority: int,
 ) -> DocumentRecord:
+    moment = now()
     record = DocumentRecord(
         **_brought(principal, new),
         collection_id=collection.id,
@@ -182,7 +204,7 @@ async def _insert(
         title=None,
         pages=None,
         chunks=0,
-        created_at=now(),
+        created_at=moment,
         deleting=False,
         stale=False,
         pending=True,
@@ -192,11 +214,12 @@ async def _insert(
         done=0,
         total=None,
         attempts=0,
-        not_before=0.0,
+        not_before=moment,
         worker=None,
         lease_until=0.0,
         error_code=None,
         error_message=None,
+        priority=priority,
     )
     try:
         async with connection.begin_nested():

@@ -98,7 +98,7 @@ def job_view(row: DocumentRecord) -> JobView:
         chunks=_chunks(row),
         percent=percent,
         seconds_left=_seconds_left(row, percent),
-        waiting_until=row.not_before if row.stage == "waiting" and not row.deleting else None,
+        waiting_until=row.not_before if _waits(row) else None,
         attempts=row.attempts,
         last_error=_last_error(row),
         created_at=int(row.created_at),
@@ -110,6 +110,10 @@ def _last_error(row: DocumentRecord) -> LastError | None:
     if row.error_code is None:
         return None
     return LastError(code=row.error_code, message=row.error_message or "")
+
+
+def _waits(row: DocumentRecord) -> bool:
+    return row.stage == "waiting" and row.status == "in_progress" and not row.deleting
 
 
 def _percent(row: DocumentRecord) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator
 
 from crawler.errors import ConfigError
 from crawler.settings import Settings, read_yaml, validate
@@ -133,6 +133,39 @@ class StorageConfig(Settings):
     """Where the files are kept as they were uploaded: `folder` (in the data directory), or `s3`."""
 
 
+class Quota(Settings):
+    """How much somebody may have and upload; the first entry that names a person counts."""
+
+    subjects: list[str] = Field(min_length=1)
+    """Subjects: `user:<source>/<name>`, `group:<source>/<path>`, `role:<source>/<name>` or `*`."""
+    max_documents: int | None = Field(default=None, ge=0)
+    """Over all collections; 413 beyond it."""
+    max_bytes: ByteSize | None = Field(default=None, ge=0)
+    """Of all their documents (`10GiB`); 413 beyond it."""
+    max_bytes_per_day: ByteSize | None = Field(default=None, ge=0)
+    """Uploaded in a day (UTC); 429 beyond it."""
+
+
+class CollectionQuota(Settings):
+    """How much may be in a collection; the first entry that matches its name counts."""
+
+    names: str = "*"
+    """A shell pattern: `*`, `hr-*`."""
+    max_documents: int | None = Field(default=None, ge=0)
+    """413 beyond it."""
+    max_bytes: ByteSize | None = Field(default=None, ge=0)
+    """Of all its documents; 413 beyond it."""
+
+
+class Priority(Settings):
+    """Whose documents are processed earlier or later; the first entry that names a person counts."""
+
+    subjects: list[str] = Field(min_length=1)
+    """As of quotas."""
+    priority: int = Field(ge=-100, le=100)
+    """Higher is earlier; 0 for those whom no entry names."""
+
+
 class LimitsConfig(Settings):
     max_upload_bytes: int = Field(default=100 * 2**20, ge=1)
     """Of one file."""
@@ -140,6 +173,10 @@ class LimitsConfig(Settings):
     """In one request."""
     max_wait_s: float = Field(default=60.0, gt=0)
     """How long `?wait=true` waits."""
+    quotas: list[Quota] = []
+    """How much people may have and upload; without an entry as much as they like."""
+    collections: list[CollectionQuota] = []
+    """How much may be in a collection; without an entry as much as there is room."""
 
 
 class WorkerConfig(Settings):
@@ -153,8 +190,10 @@ class WorkerConfig(Settings):
     """A job whose worker gives no sign for so long is taken over."""
     max_attempts: int = Field(default=5, ge=1)
     """Tries of a job before it ends as failed."""
-    concurrency: int = Field(default=1, ge=1)
-    """Documents at once."""
+    concurrency: int = Field(default=2, ge=1)
+    """Documents at once: while one is converted, another is embedded."""
+    priorities: list[Priority] = []
+    """Whose documents go first."""
 
 
 class ToolEntry(Plugin):

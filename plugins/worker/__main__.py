@@ -19,6 +19,7 @@ from crawler.errors import ConfigError
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.jobs import Queue
 from plugins.collections.originals import Folder
+from plugins.collections.quotas import Quotas
 from plugins.collections.storage import open_store
 from plugins.core import logs
 from plugins.core.config import Config, folder, load
@@ -69,7 +70,7 @@ async def serve(config: Config, *, child: bool) -> None:
     worker = Worker(
         queue,
         store,
-        Ingest(queue, originals, store, crawlers, max_bytes=config.limits.max_upload_bytes),
+        Ingest(queue, originals, store, crawlers, Quotas(config), max_bytes=config.limits.max_upload_bytes),
         Tidy(queue, originals, store),
         concurrency=config.worker.concurrency,
     )

@@ -5,66 +5,82 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from crawler.contracts import Document, Stage
+from crawler.contracts import Attachment, Document, Stage
 from crawler.errors import UnreadableDocument
 from crawler.fetch import fetch
 from crawler.store import Store
 from plugins.collections.jobs import Job, Queue
+from plugins.collections.members import MAX_DEPTH, Member, member_id, member_revision
 from plugins.collections.originals import Originals
+from plugins.collections.quotas import Quotas
+from plugins.core.errors import LimitReached, TooLarge
+from plugins.worker import prepared
 from plugins.worker.crawlers import Crawlers
+from plugins.worker.inside import take_members
 
 PROGRESS_S = 0.5
 
 
+@dataclass
 class Ingest:
     """Crawls the documents of jobs."""
 
-    def __init__(
-        self, queue: Queue, originals: Originals, store: Store[Any], crawlers: Crawlers, *, max_bytes: int
-    ) -> None:
-        self._queue = queue
-        self._originals = originals
-        self._store = store
-        self._crawlers = crawlers
-        self._max_bytes = max_bytes
+    queue: Queue
+    originals: Originals
+    store: Store[Any]
+    crawlers: Crawlers
+    quotas: Quotas
+    max_bytes: int
+    """Of what an address leads to."""
 
     async def crawl(self, job: Job) -> None:
+        """Do what is left to do of the job.
+
+        Raises:
+            CrawlError, LimitReached, TooLarge: It cannot be done, or not now.
+            LeaseLost: It is somebody else's.
+        """
         row, collection = job.document, job.collection
-        await self._store.ping()  # before the costly stages
-        if row.attempts > 1:  # an attempt under other settings may have left other passages
-            await self._store.remove(collection.store_name, row.id, keep=row.live_revision)
-        crawler = await asyncio.to_thread(self._crawlers.get, collection, row.uploaded_by)
-        document = await self._document(job)
-        result = await crawler.crawl_document(document, Report(self._queue, job))
-        title = (result.metadata or {}).get("title")
-        await self._queue.complete(
+        await self.store.ping()  # before the costly stages
+        if row.attempts > 1 or row.stale:  # other settings may have left other passages of this revision
+            await self.store.remove(collection.store_name, row.id, keep=row.live_revision)
+        crawler = await asyncio.to_thread(self.crawlers.get, collection, row.uploaded_by)
+        digest = prepared.pipeline_digest(crawler.config)
+        document, notes = await self._document(job, digest)
+        keeper = Keeper(self, job, digest, notes)
+        result = await crawler.crawl_document(document, Report(self.queue, job), keeper)
+        metadata = result.metadata or {}
+        title = metadata.get("title")
+        await self.queue.complete(
             job,
             chunks=len(result.chunks),
             pages=len(result.pages) or None,
             title=title if isinstance(title, str) else None,
+            properties=metadata,
+            warnings=[*result.warnings, *keeper.notes],
         )
 
-    async def _document(self, job: Job) -> Document:
+    async def _document(self, job: Job, digest: str) -> tuple[Document, list[str]]:
+        """The document as far as it is done, and the worker's warnings by then."""
         row = job.document
+        found = await prepared.kept(self.originals, row, row.revision, digest)
+        if found is not None:
+            here = found.document.model_copy(update={"collection": job.collection.store_name})
+            return here, list(found.notes)
         filename, media_type = row.filename, row.media_type
         if row.url is not None and row.size == 0:
-            await self._queue.progress(job, "convert", 0, None)
-            fetched = await fetch(row.url, max_bytes=self._max_bytes)
-            filename, media_type, content = fetched.filename, fetched.media_type, fetched.content
-            spooled = self._originals.spool_dir / row.revision
-            await asyncio.to_thread(spooled.write_bytes, content)
-            await self._originals.put(row.collection_id, row.id, row.revision, spooled)
-            sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
-            await self._queue.fetched(job, filename, media_type, len(content), sha256)
+            filename, media_type, content = await self._fetch(job, row.url)
         else:
-            async with self._originals.open(row.collection_id, row.id, row.revision) as path:
+            async with self.originals.open(row.collection_id, row.id, row.revision) as path:
                 if path is None:
                     raise UnreadableDocument("The uploaded file is not there any more. Upload it again.")
                 content = await asyncio.to_thread(path.read_bytes)
         is_markdown = row.kind == "markdown"
-        return Document(
+        document = Document(
             collection=job.collection.store_name,
             document_id=row.id,
             revision=row.revision,
@@ -73,8 +89,70 @@ class Ingest:
             media_type=media_type,
             content=None if is_markdown else content,
             markdown=content.decode() if is_markdown else None,
+            metadata=row.properties if is_markdown else None,
             attributes=row.attributes,
         )
+        return document, []
+
+    async def _fetch(self, job: Job, url: str) -> tuple[str, str | None, bytes]:
+        """What the address leads to, kept as the document's original."""
+        row = job.document
+        await self.queue.progress(job, "convert", 0, None)
+        fetched = await fetch(url, max_bytes=self.max_bytes)
+        content = fetched.content
+        spooled = self.originals.spool_dir / row.revision
+        await asyncio.to_thread(spooled.write_bytes, content)
+        await self.originals.put(row.collection_id, row.id, row.revision, spooled)
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
+        values = {"filename": fetched.filename, "media_type": fetched.media_type, "sha256": sha256}
+        try:
+            await self.queue.fetched(job, self.quotas, size=len(content), **values)
+        except (LimitReached, TooLarge):
+            await self.originals.remove(row.collection_id, row.id, row.revision)
+            raise
+        return fetched.filename, fetched.media_type, content
+
+
+@dataclass
+class Keeper:
+    """Keeps each stage that is done, so that it is not repeated, and makes documents of the files inside."""
+
+    ingest: Ingest
+    job: Job
+    digest: str
+    notes: list[str] = field(default_factory=list)
+
+    async def __call__(self, document: Document, attachments: Sequence[Attachment]) -> None:
+        row, ingest = self.job.document, self.ingest
+        if attachments and row.depth >= MAX_DEPTH:
+            self.notes.append(
+                f"{len(attachments)} files inside were left out: they lie too deep in other files. "
+                "Unpack them and upload them by themselves."
+            )
+        elif attachments:  # before the stage is kept: a conversion that is not repeated finds no files
+            await self._take(attachments)
+        await prepared.keep(ingest.originals, row, document, self.digest, self.notes)
+        await ingest.queue.kept(self.job, pages=len(document.pages) or None)
+
+    async def _take(self, attachments: Sequence[Attachment]) -> None:
+        """Each file's bytes first, then all rows at once."""
+        row, members = self.job.document, []
+        for position, attachment in enumerate(attachments):
+            sha256 = await asyncio.to_thread(_sha256, attachment.content)
+            name = member_id(row, position)
+            originals = self.ingest.originals
+            spooled = originals.spool_dir / f"{name}-{sha256[:8]}"
+            await asyncio.to_thread(spooled.write_bytes, attachment.content)
+            await originals.put(row.collection_id, name, member_revision(name, sha256), spooled)
+            size = len(attachment.content)
+            members.append(Member(position, attachment.filename, attachment.media_type, size, sha256))
+        refused = await take_members(self.ingest.queue, self.job, members, self.ingest.quotas)
+        for name in refused:
+            await self.ingest.originals.keep(row.collection_id, name, ())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class Report:

@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from crawler.errors import CrawlError, StoreUnavailable
+from crawler.errors import CrawlError, EmbeddingFailed, ModelFailed, StoreUnavailable
 from crawler.store import Store
 from plugins.collections.jobs import Job, LeaseLost, Queue, beat
-from plugins.core.errors import BundleError
+from plugins.collections.records import DocumentRecord, now
+from plugins.core.errors import BundleError, LimitReached, TooLarge, Upstream
 from plugins.core.logs import about
+from plugins.core.wire import to_wire
 from plugins.worker.crawlers import NotConfigured
 from plugins.worker.ingest import Ingest
 from plugins.worker.tidy import SWEEP_S, Tidy
@@ -28,6 +30,8 @@ END_S = 10.0
 """How long cancelled work may take to end."""
 MAX_KEEP_S = 2.0
 """A document that was replaced or deleted is noticed within this time, also in a silent stage."""
+PATIENCE_S = 24 * 3600.0
+"""How long a document waits for a model that does not answer, before that counts against its tries."""
 DIED = (
     "Processing this document ended the worker several times. It may need more memory than there is: "
     "split it and upload the parts."
@@ -131,17 +135,29 @@ class Worker:
         except LeaseLost:
             log.info("Document %s was replaced, deleted or taken over meanwhile", document.id)
             await self._queue.release(job)
-        except StoreUnavailable as error:  # not the document's fault: it waits for as long as it takes
-            log.warning("Document %s of %s waits for the store", document.id, document.collection_id)
-            with contextlib.suppress(LeaseLost):
-                await self._queue.retry(job, error.code, error.message, counted=False)
+        except (StoreUnavailable, Upstream) as error:  # it waits for as long as it takes
+            await self._waits(job, error)
         except NotConfigured as error:
             await self._failed(job, "not_configured", str(error), transient=False, cause=error)
+        except (LimitReached, TooLarge) as error:
+            await self._failed(job, to_code(error), error.message, transient=False, cause=error)
         except CrawlError as error:
-            await self._failed(job, error.code, error.message, transient=error.transient, cause=error)
+            if isinstance(error, EmbeddingFailed | ModelFailed) and error.transient and _patient(document):
+                await self._waits(job, error)
+            else:
+                await self._failed(job, error.code, error.message, transient=error.transient, cause=error)
         except Exception as error:  # noqa: BLE001 - a surprise is this job's failure, not the worker's end
             message = BundleError().message
             await self._failed(job, "internal_error", message, transient=True, cause=error)
+
+    async def _waits(self, job: Job, error: CrawlError | BundleError) -> None:
+        """What is missing is not the document's fault, and takes none of its tries."""
+        document, code = job.document, to_code(error)
+        log.warning("Document %s of %s waits (%s)", document.id, document.collection_id, code)
+        with contextlib.suppress(LeaseLost):
+            await self._queue.wait(job, code, error.message)
+            return
+        await self._queue.release(job)
 
     async def _failed(self, job: Job, code: str, message: str, *, transient: bool, cause: Exception) -> None:
         document = job.document
@@ -178,6 +194,16 @@ class Worker:
             except Exception:
                 log.exception("Clearing up failed; it is tried again")
             await _wait(stop, pause_s)
+
+
+def _patient(document: DocumentRecord) -> bool:
+    return now() - document.started_at < PATIENCE_S
+
+
+def to_code(error: CrawlError | BundleError) -> str:
+    """The error's code, as clients see it."""
+    code: str = to_wire(error).body["error"]["code"]
+    return code
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,20 @@ from crawler.contracts import Source as CrawlSource
 from crawler.errors import UnsupportedFormat
 from crawler.settings import Settings
 from crawler.store import Audience, Capabilities, Hit, Metric, Query, Retrieval, Store
-from plugins.api import access, audit, collections, documents, health, jobs, ollama, people, search, tools
+from plugins.api import (
+    access,
+    audit,
+    collections,
+    documents,
+    health,
+    jobs,
+    ollama,
+    people,
+    pipelines,
+    preview,
+    search,
+    tools,
+)
 from plugins.api.ollama_models import OllamaModels
 from plugins.api.route import REFUSALS
 from plugins.collections import tables
@@ -28,8 +42,12 @@ from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
+from plugins.collections.job_service import JobService
 from plugins.collections.originals import Folder
 from plugins.collections.people import People
+from plugins.collections.pipelines import pipeline_list, read_pipelines
+from plugins.collections.preview import Previewer
+from plugins.collections.quotas import Quotas
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.core.config import (
@@ -137,6 +155,9 @@ class Server:
     search: FakeSearch
     """What the routes of `app` search; `searching` is an app that searches the store, which is empty."""
     searching: FastAPI
+    previewer: Previewer
+    preview_command: list[str]
+    """Starts the child of a preview; it can be replaced in place."""
     clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     @cached_property
@@ -196,13 +217,22 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     rights = Rights(config)
     found = FakeSearch([])
     catalogue = CollectionCatalogue(
-        database, rights, NoStore(Settings()), embed, config.collections, ["default"], lambda model: True
+        database,
+        rights,
+        NoStore(Settings()),
+        embed,
+        config.collections,
+        {"default": None},
+        lambda model: True,
     )
-    service = DocumentService(database, rights, Folder(tmp_path / "data"), {"default": {}})
+    service = DocumentService(database, rights, Folder(tmp_path / "data"), {"default": {}}, Quotas(config))
     wellness = FixedHealth()
+    command = [sys.executable, "-m", "plugins.worker.preview"]
+    previewer = Previewer(database, rights, service.spool_dir, command, max_bytes=200_000, timeout_s=60)
     routers = [
-        *routers_of(catalogue, service, rights, found, wellness),
+        *routers_of(catalogue, service, rights, database, found, wellness),
         *security_routers(database, rights, config),
+        *pipeline_routers(previewer),
     ]
     app = FastAPI()
     setattr(app.state, REFUSALS, Refusals(database))
@@ -211,7 +241,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     searching = FastAPI()
     searcher = Searcher(database, rights, NoStore(Settings()), embed, config.collections, lambda model: True)
     searching.include_router(search.router(searcher, authenticated))
-    server = Server(app, routers, service.spool_dir, database, wellness, found, searching)
+    server = Server(app, routers, service.spool_dir, database, wellness, found, searching, previewer, command)
     yield server
     for client in server.clients:
         await client.aclose()
@@ -222,6 +252,7 @@ def routers_of(
     catalogue: CollectionCatalogue,
     service: DocumentService,
     rights: Rights,
+    database: Database,
     found: Search,
     wellness: FixedHealth,
 ) -> list[APIRouter]:
@@ -237,9 +268,17 @@ def routers_of(
         collections.router(catalogue, authenticated),
         documents.router(service, authenticated, limits=LIMITS, check_format=check_format),
         search.router(found, authenticated),
-        jobs.router(service, authenticated),
+        jobs.router(JobService(database, rights), authenticated),
         tools.router(toolbox, authenticated, timeout_s=5, max_parallel=2),
         health.router(wellness, is_admin),
+    ]
+
+
+def pipeline_routers(previewer: Previewer) -> list[APIRouter]:
+    known = pipeline_list(read_pipelines({"default": {}}))
+    return [
+        pipelines.router(known, authenticated),
+        preview.router(previewer, authenticated, limits=LIMITS, check_format=check_format),
     ]
 
 

@@ -26,8 +26,10 @@ from plugins.collections import tables
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService, Original, Upload
+from plugins.collections.job_service import JobService
 from plugins.collections.jobs import Queue
 from plugins.collections.originals import Folder
+from plugins.collections.quotas import Quotas
 from plugins.collections.records import CollectionRecord
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
@@ -39,6 +41,7 @@ from plugins.core.identity_config import IdentityConfig, Source
 from plugins.core.shapes import Access, CollectionView, NewCollection, SearchRequest
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.ingest import Ingest
+from plugins.worker.reindex import Reindexer
 from plugins.worker.tidy import Tidy
 from plugins.worker.worker import Worker
 
@@ -64,6 +67,35 @@ def words(text: str, dimension: int = DIMENSION) -> list[float]:
 
 
 @dataclass
+class OtherModel:
+    """A stand-in of another dimension; ingestion by it can be told to fail or to wait by itself."""
+
+    dimension: int
+    fails: int = 0
+    fails_on: str | None = None
+    """Texts that hold this are refused for good."""
+    waits: asyncio.Event | None = None
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    embedded: list[str] = field(default_factory=list)
+    users: set[str] = field(default_factory=set)
+    """Whom the embeddings of ingestion were for."""
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        self.called.set()
+        if self.fails:
+            self.fails -= 1
+            raise EmbeddingFailed
+        if self.fails_on is not None and any(self.fails_on in given for given in texts):
+            error = EmbeddingFailed("The embedding model refused.")
+            error.transient = False
+            raise error
+        if self.waits is not None:
+            await asyncio.wait_for(self.waits.wait(), LIMIT_S)
+        self.embedded += texts
+        return [words(given, self.dimension) for given in texts]
+
+
+@dataclass
 class Model:
     """The stand-in model, for queries and for ingestion; it can be told to fail or to wait."""
 
@@ -74,11 +106,14 @@ class Model:
     """The ingestion waits for this event."""
     called: asyncio.Event = field(default_factory=asyncio.Event)
     names: set[str] = field(default_factory=lambda: {MODEL})
+    others: dict[str, OtherModel] = field(default_factory=dict)
+    """More models, by their names."""
     queries: list[str] = field(default_factory=list)
 
     async def __call__(self, model: str, texts: Sequence[str], principal: Principal) -> list[list[float]]:
         self.queries.append(model)
-        return [words(given, self.dimension) for given in texts]
+        other = self.others.get(model)
+        return [words(given, other.dimension if other else self.dimension) for given in texts]
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         self.called.set()
@@ -93,12 +128,15 @@ class Model:
 class ModelCrawlers(Crawlers):
     """Crawlers of the default pipeline with the stand-in model."""
 
-    def __init__(self, config: Config, store: Store[Any], model: Embedder) -> None:
+    def __init__(self, config: Config, store: Store[Any], model: Model) -> None:
         super().__init__(config, store)
         self._model = model
 
     def _embedder(self, collection: CollectionRecord, user: str) -> Embedder:
-        return self._model
+        other = self._model.others.get(collection.embedding_model)
+        if other is not None:
+            other.users.add(user)
+        return other or self._model
 
 
 def a_config(folder: Path, **collections: Any) -> Config:
@@ -130,24 +168,32 @@ class World:
         self.queue = Queue(self.database, lease_s=30.0, max_attempts=3, backoff_s=0.001)
         has_model: Callable[[str], bool] = lambda name: name in self.model.names  # noqa: E731
         self.catalogue = CollectionCatalogue(
-            self.database, self.rights, store, self.model, config.collections, ["default"], has_model
+            self.database, self.rights, store, self.model, config.collections, {"default": None}, has_model
         )
-        self.documents = DocumentService(self.database, self.rights, self.originals, config.pipelines)
+        self.quotas = Quotas(config)
+        self.documents = DocumentService(
+            self.database, self.rights, self.originals, config.pipelines, self.quotas
+        )
+        self.jobs = JobService(self.database, self.rights)
         self.searcher = Searcher(self.database, self.rights, store, self.model, config.collections, has_model)
         self.alice = person("alice", "staff")
 
     def worker(self) -> Worker:
         crawlers = ModelCrawlers(self.config, self.store, self.model)
-        ingest = Ingest(self.queue, self.originals, self.store, crawlers, max_bytes=10**6)
+        ingest = Ingest(self.queue, self.originals, self.store, crawlers, self.quotas, max_bytes=10**6)
         return Worker(
             self.queue, self.store, ingest, Tidy(self.queue, self.originals, self.store), concurrency=1
         )
+
+    def reindexer(self) -> Reindexer:
+        crawlers = ModelCrawlers(self.config, self.store, self.model)
+        return Reindexer(self.queue, self.originals, self.store, crawlers, backoff_s=0.001)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[asyncio.Event]:
         """A worker runs meanwhile; set the event to stop it earlier."""
         stop = asyncio.Event()
-        running = asyncio.create_task(self.worker().run(stop))
+        running = asyncio.gather(self.worker().run(stop), self.reindexer().run(stop))
         try:
             yield stop
         finally:
@@ -202,10 +248,10 @@ class World:
 
     async def stored(self, document: DocumentView) -> int:
         """How many passages of all revisions the store has, whoever may read them."""
-        view = await self.catalogue.get(self.alice, document.collection_id)
-        name = f"c_{view.id.removeprefix('vs_')}"
-        table = tables.audiences
+        collections, table = tables.collections, tables.audiences
+        place = select(collections.c.store_name).where(collections.c.id == document.collection_id)
         async with self.database.read() as connection:
+            name = str(await connection.scalar(place))
             keys = {row.key for row in await connection.execute(select(table.c.key))}
         only = Comparison(type="eq", key="document_id", value=document.id)
         query = Query(

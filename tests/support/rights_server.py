@@ -95,7 +95,7 @@ def mount(app: FastAPI, world: World) -> None:
         ollama.router(OllamaModels(OllamaConfig(), world.rights, world.database), who, pull_timeout_s=10),
         collections.router(world.catalogue, who),
         documents.router(world.documents, who, limits=LimitsConfig(), check_format=lambda source: None),
-        jobs.router(world.documents, who),
+        jobs.router(world.jobs, who),
         search.router(world.searcher, who),
         tools.router(toolbox, who, timeout_s=30, max_parallel=4),
         health.router(Well(), nobody_is_admin),

@@ -50,7 +50,7 @@ async def test_who_only_adds_sees_and_deletes_own_uploads_and_cannot_search(worl
     assert [document.id for document in listed.data] == [mine.id]
     assert (await world.documents.get(CAROL, "handbook", mine.id)).status == "completed"
     assert mine.job is not None
-    assert (await world.documents.job(CAROL, mine.job.id)).stage == "done"
+    assert (await world.jobs.get(CAROL, mine.job.id)).stage == "done"
     with pytest.raises(UnknownDocument):
         await world.documents.get(CAROL, "handbook", theirs.id)
     with pytest.raises(UnknownDocument):
@@ -230,7 +230,7 @@ async def test_a_deleted_document_is_gone_at_once_and_then_from_store_and_disk(w
         await world.documents.get(world.alice, "handbook", document.id)
     assert document.job is not None
     with pytest.raises(UnknownDocument):
-        await world.documents.job(world.alice, document.job.id)
+        await world.jobs.get(world.alice, document.job.id)
     with pytest.raises(Conflict, match="being deleted"):
         await world.add("handbook", "again", document_id="doc-1")
     await world.work()

@@ -31,7 +31,33 @@ async def test_a_transient_error_is_tried_again_and_forgotten(world: World) -> N
     assert (done.status, done.last_error) == ("completed", None)
 
 
-async def test_a_transient_error_that_stays_ends_as_failed_with_its_reason(world: World) -> None:
+async def test_an_embedding_model_that_is_down_is_waited_for_and_takes_no_tries(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the text")
+    assert document.job is not None
+    world.model.fails = 2 * world.queue.max_attempts
+    world.queue = replace(world.queue, backoff_s=0.2)
+
+    async def waits() -> bool:
+        assert document.job is not None
+        job = await world.jobs.get(world.alice, document.job.id)
+        return (job.stage, job.status, job.waiting_until is not None) == ("waiting", "in_progress", True)
+
+    async with world.working():
+        await world.until(waits)
+        job = await world.jobs.get(world.alice, document.job.id)
+        assert job.last_error is not None
+        assert job.last_error.code == "embedding_failed"
+        await world.jobs.retry(world.alice, document.job.id)  # sooner than by itself
+        await world.until(world.idle)
+    done = await world.documents.get(world.alice, "handbook", document.id)
+    assert (done.status, done.last_error) == ("completed", None)
+
+
+async def test_a_model_that_never_comes_back_fails_its_documents_after_a_day_of_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.worker.worker.PATIENCE_S", 0.0)  # the day is over
     await world.collection()
     document = await world.add("handbook", "the text")
     world.model.fails = 100
@@ -42,7 +68,7 @@ async def test_a_transient_error_that_stays_ends_as_failed_with_its_reason(world
     assert failed.last_error.code == "embedding_failed"
     assert 100 - world.model.fails == world.queue.max_attempts
     assert failed.job is not None
-    job = await world.documents.job(world.alice, failed.job.id)
+    job = await world.jobs.get(world.alice, failed.job.id)
     assert job.last_error == failed.last_error
 
 
@@ -278,7 +304,7 @@ async def test_files_that_no_row_needs_are_swept_when_they_are_old(world: World)
     await world.documents.wait(world.alice, "handbook", [document.id], 1)
 
     async def swept() -> bool:
-        return len([path for path in root.rglob("*") if path.is_file()]) == 1
+        return {path.parent.name for path in root.rglob("*") if path.is_file()} == {document.id}
 
     async with world.working():
         await world.until(swept)

@@ -1,0 +1,125 @@
+"""Files that were in a document, a mail's attachments or an archive's members: documents of their own.
+
+Their ids tell the parent's revision and their place in it, so that to make them twice is harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugins.collections import tables
+from plugins.collections.records import DocumentRecord, has_controls, new_id, now
+
+MAX_DEPTH = 3
+"""How deep files lie in files in files before they are left out."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file that was in a document."""
+
+    position: int
+    """From 0 in the order of the document."""
+    filename: str
+    media_type: str | None
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the bytes, in hex."""
+
+
+def member_id(parent: DocumentRecord, position: int) -> str:
+    """The id of the document that the file becomes."""
+    return f"{_prefix(parent)}{position:05d}"
+
+
+def member_revision(document_id: str, sha256: str) -> str:
+    """The revision of a member's content."""
+    return hashlib.sha256(f"{document_id}/{sha256}".encode()).hexdigest()[:32]
+
+
+def _prefix(parent: DocumentRecord) -> str:
+    its = f"{parent.collection_id}/{parent.id}/{parent.revision}"
+    return f"file-{hashlib.sha256(its.encode()).hexdigest()[:24]}-"
+
+
+async def known_members(connection: AsyncConnection, parent: DocumentRecord) -> frozenset[str]:
+    """The ids of the members of all revisions."""
+    table = tables.documents
+    query = select(table.c.id).where(
+        table.c.collection_id == parent.collection_id, table.c.parent_id == parent.id
+    )
+    return frozenset(await connection.scalars(query))
+
+
+async def other_members(connection: AsyncConnection, parent: DocumentRecord) -> list[str]:
+    """The ids of what was in other revisions of the document, and of what was in that."""
+    table, prefix = tables.documents, _prefix(parent)
+    found = level = [
+        name for name in sorted(await known_members(connection, parent)) if not name.startswith(prefix)
+    ]
+    while level:
+        inside = select(table.c.id).where(
+            table.c.collection_id == parent.collection_id, table.c.parent_id.in_(level)
+        )
+        level = list(await connection.scalars(inside))
+        found = found + level
+    return found
+
+
+def member_row(parent: DocumentRecord, member: Member) -> DocumentRecord:
+    """The file as a document, which is also its job: of the parent's uploader, audience and attributes."""
+    document_id = member_id(parent, member.position)
+    name = member.filename[:255]
+    moment = now()
+    return replace(
+        parent,
+        id=document_id,
+        revision=member_revision(document_id, member.sha256),
+        live_revision=None,
+        kind="file",
+        filename=name if name.strip() and not has_controls(name) else f"file-{member.position + 1}",
+        media_type=member.media_type,
+        url=None,
+        size=member.size,
+        sha256=member.sha256,
+        title=None,
+        pages=None,
+        chunks=0,
+        created_at=moment,
+        stale=False,
+        pending=True,
+        job_id=new_id("job_"),
+        status="in_progress",
+        stage="queued",
+        done=0,
+        total=None,
+        attempts=0,
+        not_before=moment,
+        worker=None,
+        lease_until=0.0,
+        error_code=None,
+        error_message=None,
+        properties=None,
+        warnings=None,
+        parent_id=parent.id,
+        depth=parent.depth + 1,
+        started_at=0.0,
+        built_in=None,
+    )
+
+
+def refused(row: DocumentRecord, code: str, message: str) -> DocumentRecord:
+    """The document as one that is neither kept nor processed, with the reason."""
+    return replace(row, size=0, pending=False, status="failed", error_code=code, error_message=message)
+
+
+async def insert_members(connection: AsyncConnection, rows: Sequence[DocumentRecord]) -> None:
+    """Write the rows of members that are not there yet."""
+    if rows:
+        await connection.execute(insert(tables.documents), [asdict(row) for row in rows])

@@ -1,0 +1,167 @@
+"""How much people and collections may hold, and whose documents go first.
+
+Of several entries of the settings the first that names the person, or the collection, counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugins.collections import tables
+from plugins.collections.records import CollectionRecord, now
+from plugins.core.config import CollectionQuota, Config, Quota
+from plugins.core.errors import LimitReached, TooLarge
+from plugins.core.identity import Principal, canonical_subject
+
+DAY_S = 86_400
+
+
+class Quotas:
+    """What the settings `limits.quotas`, `limits.collections` and `worker.priorities` say."""
+
+    def __init__(self, config: Config) -> None:
+        """Read the settings.
+
+        Raises:
+            InvalidRequest: A subject is none; `python -m plugins check` says so before.
+        """
+        sources = {source.name or source.use.rpartition(".")[2] for source in config.identity.sources}
+        self._people = [(_subjects(entry.subjects, sources), entry) for entry in config.limits.quotas]
+        self._collections = config.limits.collections
+        self._priorities = [
+            (_subjects(entry.subjects, sources), entry.priority) for entry in config.worker.priorities
+        ]
+
+    def priority(self, principal: Principal) -> int:
+        """How early the principal's documents are processed: higher is earlier, 0 for most."""
+        for subjects, priority in self._priorities:
+            if not principal.subjects.isdisjoint(subjects):
+                return priority
+        return 0
+
+    async def lock(self, connection: AsyncConnection, collection: CollectionRecord) -> None:
+        """Let only one transaction at a time add to a collection that has limits: call it first there."""
+        if self._of_collection(collection) is not None:
+            table = tables.collections
+            await connection.execute(select(table.c.id).where(table.c.id == collection.id).with_for_update())
+
+    async def check(
+        self, connection: AsyncConnection, principal: Principal, collection: CollectionRecord, size: int
+    ) -> None:
+        """Whether what this transaction added is within the limits: call it when the rows are there.
+
+        Args:
+            connection: That of the transaction, which is to be rolled back after an error.
+            principal: Who adds.
+            collection: Where.
+            size: How many bytes are new.
+
+        Raises:
+            LimitReached: The day's bytes are used up; says when to come again.
+            TooLarge: There are too many documents, or too many bytes.
+        """
+        quota = next(
+            (quota for subjects, quota in self._people if not principal.subjects.isdisjoint(subjects)), None
+        )
+        if quota is not None:
+            await self._check_person(connection, principal.user_id, quota, size)
+        limit = self._of_collection(collection)
+        if limit is not None:
+            table = tables.documents
+            held = (table.c.collection_id == collection.id, table.c.deleting.is_(False))
+            _refuse_over(limit, "this collection", *(await _held(connection, held)))
+
+    def _of_collection(self, collection: CollectionRecord) -> CollectionQuota | None:
+        name = collection.name or ""
+        return next((limit for limit in self._collections if fnmatchcase(name, limit.names)), None)
+
+    async def _check_person(self, connection: AsyncConnection, user_id: str, quota: Quota, size: int) -> None:
+        moment = now()
+        used = await _use(connection, user_id, int(moment // DAY_S), size)
+        most = quota.max_bytes_per_day
+        if most is not None and used > most:
+            raise LimitReached(
+                f"You may upload {_human(most)} a day, and with this it would be {_human(used)}. "
+                "Go on tomorrow (UTC), or ask the operator for more.",
+                retry_after_s=int(DAY_S - moment % DAY_S) + 1,
+            )
+        if quota.max_documents is not None or quota.max_bytes is not None:
+            table = tables.documents
+            held = (table.c.uploaded_by == user_id, table.c.deleting.is_(False))
+            _refuse_over(quota, "you", *(await _held(connection, held)))
+
+
+async def person_of(connection: AsyncConnection, user_id: str) -> Principal:
+    """Who uploaded something, with the groups and roles of their last sign-in that was noted."""
+    source, _, username = user_id.partition("/")
+    table = tables.people
+    query = select(table.c.groups, table.c.roles).where(
+        table.c.source == source, table.c.username == username
+    )
+    row = (await connection.execute(query)).one_or_none()
+    person = Principal(source=source, subject=username, username=username)
+    if row is None:
+        return person
+    return person.model_copy(update={"groups": frozenset(row.groups), "roles": frozenset(row.roles)})
+
+
+def _subjects(texts: Iterable[str], sources: Collection[str]) -> frozenset[str]:
+    return frozenset(canonical_subject(text, sources) for text in texts)
+
+
+async def _held(connection: AsyncConnection, conditions: Iterable[ColumnElement[bool]]) -> tuple[int, int]:
+    table = tables.documents
+    query = select(func.count(), func.coalesce(func.sum(table.c.size), 0)).where(*conditions)
+    row = (await connection.execute(query)).one()
+    return int(row[0]), int(row[1])
+
+
+def _refuse_over(limit: Quota | CollectionQuota, whose: str, documents: int, size: int) -> None:
+    """Raises TooLarge where there is more than the limit says."""
+    if limit.max_documents is not None and documents > limit.max_documents:
+        raise TooLarge(
+            f"There is room for {limit.max_documents} documents of {whose}, and with this it would be "
+            f"{documents}. Delete some, or ask the operator for more."
+        )
+    if limit.max_bytes is not None and size > limit.max_bytes:
+        raise TooLarge(
+            f"There is room for {_human(limit.max_bytes)} of {whose}, and with this it would be "
+            f"{_human(size)}. Delete some documents, or ask the operator for more."
+        )
+
+
+async def _use(connection: AsyncConnection, user_id: str, day: int, size: int) -> int:
+    """Add to what the person uploaded today; until the transaction ends nobody else does.
+
+    Returns:
+        The bytes of the day.
+    """
+    table = tables.usage
+    add = (
+        update(table)
+        .where(table.c.user_id == user_id, table.c.day == day)
+        .values(bytes=table.c.bytes + size)
+        .returning(table.c.bytes)
+    )
+    used = (await connection.execute(add)).scalar_one_or_none()
+    if used is not None:
+        return int(used)
+    await connection.execute(delete(table).where(table.c.user_id == user_id, table.c.day < day))
+    try:
+        async with connection.begin_nested():
+            await connection.execute(insert(table).values(user_id=user_id, day=day, bytes=size))
+    except IntegrityError:  # another request of theirs was the day's first
+        return int((await connection.execute(add)).scalar_one())
+    return size
+
+
+def _human(size: int) -> str:
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"

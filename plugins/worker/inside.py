@@ -1,0 +1,74 @@
+"""Files that were in a document become documents of their own, within their uploader's quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugins.collections import audit
+from plugins.collections.changes import changed
+from plugins.collections.jobs import Job, Queue
+from plugins.collections.members import Member, insert_members, known_members, member_row, refused
+from plugins.collections.quotas import Quotas, person_of
+from plugins.collections.records import DocumentRecord
+from plugins.core.errors import LimitReached, TooLarge
+from plugins.core.identity import Principal
+
+
+async def take_members(queue: Queue, job: Job, members: Sequence[Member], quotas: Quotas) -> list[str]:
+    """Make the files rows, which are also their jobs; those that are there already stay as they are.
+
+    Returns:
+        The ids of those for which there is no room: they are rows, too, which say so.
+
+    Raises:
+        LeaseLost: The document is somebody else's, or was replaced or deleted.
+    """
+    parent = job.document
+    async with queue.database.write() as connection:
+        await quotas.lock(connection, job.collection)
+        await queue.hold(connection, job, stage="convert")  # from here on nobody deletes it without these
+        known = await known_members(connection, parent)
+        rows = [row for row in (member_row(parent, member) for member in members) if row.id not in known]
+        if not rows:
+            return []
+        person = await person_of(connection, parent.uploaded_by)
+        if await _fit(connection, job, person, quotas, rows):
+            without = []
+        else:
+            without = [
+                row.id for row in rows if not await _fit(connection, job, person, quotas, [row], alone=True)
+            ]
+        await changed(connection, [(row.collection_id, row.id) for row in rows])
+        for row in rows:
+            await audit.record_own(
+                connection,
+                "document.add",
+                collection_id=row.collection_id,
+                document_id=row.id,
+                detail={"revision": row.revision, "sha256": row.sha256, "acl": row.acl, "in": parent.id},
+            )
+    return without
+
+
+async def _fit(
+    connection: AsyncConnection,
+    job: Job,
+    person: Principal,
+    quotas: Quotas,
+    rows: Sequence[DocumentRecord],
+    *,
+    alone: bool = False,
+) -> bool:
+    """Insert the rows if there is room for all of them; ``alone``: else as refused."""
+    try:
+        async with connection.begin_nested():
+            await insert_members(connection, rows)
+            await quotas.check(connection, person, job.collection, sum(row.size for row in rows))
+            return True
+    except (LimitReached, TooLarge) as error:
+        if alone:
+            code = "rate_limit_exceeded" if isinstance(error, LimitReached) else "too_large"
+            await insert_members(connection, [refused(row, code, error.message) for row in rows])
+        return False

@@ -90,7 +90,7 @@ class Previewer:
         self._gate = Gate(database, rights)
         self._command = command
         self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
@@ -126,11 +126,11 @@ class Previewer:
         )
         line = await asyncio.to_thread(lambda: task.model_dump_json().encode() + b"\n")
         try:
-            async with asyncio.timeout(self._timeout_s), self._slot():
+            async with asyncio.timeout(self.timeout_s), self._slot():
                 content = await self._run(line)
         except TimeoutError as error:
             raise DeadlineExceeded(
-                f"The preview took longer than {self._timeout_s:g} s. Add the document without one: that may "
+                f"The preview took longer than {self.timeout_s:g} s. Add the document without one: that may "
                 "take as long as it needs."
             ) from error
         return await asyncio.to_thread(_read, content)

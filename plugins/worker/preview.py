@@ -73,7 +73,8 @@ async def answer(task: Task) -> Answer:
         return _refused(error.code, error.message)
     except NotConfigured as error:
         return _refused(NOT_CONFIGURED, str(error))
-    except ConfigError:
+    except ConfigError as error:
+        log.error("The configuration has mistakes by now: %s", "; ".join(error.mistakes))
         return _refused(NOT_CONFIGURED, "The configuration has mistakes by now. Tell the operator.")
     except Exception:
         log.exception("A preview failed unexpectedly")

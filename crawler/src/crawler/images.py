@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 PNG, JPEG, GIF, BMP, TIFF, WEBP = (f"image/{kind}" for kind in ("png", "jpeg", "gif", "bmp", "tiff", "webp"))
 
@@ -15,9 +16,11 @@ _MAGIC = (
     (b"MM\0*", TIFF),
 )
 _BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}
-_MAX_PAGES = 10_000
+_MAX_PAGES = 1_000
 _WIDTH, _HEIGHT = 256, 257
 """Tags of a TIFF's page (TIFF 6.0, section 3)."""
+_SHORT = 3
+"""Type of a value of two bytes (TIFF 6.0, section 2)."""
 
 
 def media_type(content: bytes) -> str | None:
@@ -51,8 +54,7 @@ def _pixels(content: bytes, kind: str | None) -> tuple[int, int] | None:
         case "image/webp":
             return _webp(content)
         case "image/tiff":
-            offsets = tiff_pages(content)
-            return _tiff(content, offsets[0]) if offsets else None
+            return _tiff(content)
         case _:
             return None
     return abs(width), abs(height)
@@ -92,9 +94,20 @@ def _webp(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def tiff_pages(content: bytes) -> list[int]:
-    """Where the pages of a TIFF are described (its image file directories), each at most once."""
-    order = "<" if content[:2] == b"II" else ">"
+def tiff_frames(content: bytes) -> Iterator[bytes]:
+    """The pages of a TIFF, each as a TIFF that begins with it; at most 1,000."""
+    order = _order(content)
+    for offset in _directories(content):
+        yield content[:4] + struct.pack(f"{order}I", offset) + content[8:]
+
+
+def _order(content: bytes) -> str:
+    return "<" if content[:2] == b"II" else ">"
+
+
+def _directories(content: bytes) -> list[int]:
+    """Where the pages are described (TIFF 6.0, section 2, image file directories), each at most once."""
+    order = _order(content)
     offsets: list[int] = []
     try:
         (offset,) = struct.unpack_from(f"{order}I", content, 4)
@@ -107,18 +120,14 @@ def tiff_pages(content: bytes) -> list[int]:
     return offsets
 
 
-def tiff_page(content: bytes, offset: int) -> bytes:
-    """The same TIFF, beginning with the page at ``offset``."""
-    order = "<" if content[:2] == b"II" else ">"
-    return content[:4] + struct.pack(f"{order}I", offset) + content[8:]
-
-
-def _tiff(content: bytes, offset: int) -> tuple[int, int] | None:
-    order = "<" if content[:2] == b"II" else ">"
-    (entries,) = struct.unpack_from(f"{order}H", content, offset)
+def _tiff(content: bytes) -> tuple[int, int] | None:
+    """Of the first page."""
+    order = _order(content)
+    (directory,) = struct.unpack_from(f"{order}I", content, 4)
+    (entries,) = struct.unpack_from(f"{order}H", content, directory)
     found = {}
     for index in range(entries):
-        tag, kind, _, _ = struct.unpack_from(f"{order}HHII", content, offset + 2 + 12 * index)
-        form = "H" if kind == 3 else "I"  # SHORT, LONG
-        (found[tag],) = struct.unpack_from(f"{order}{form}", content, offset + 10 + 12 * index)
+        tag, kind = struct.unpack_from(f"{order}HH", content, directory + 2 + 12 * index)
+        form = "H" if kind == _SHORT else "I"
+        (found[tag],) = struct.unpack_from(f"{order}{form}", content, directory + 10 + 12 * index)
     return (found[_WIDTH], found[_HEIGHT]) if _WIDTH in found and _HEIGHT in found else None

@@ -188,6 +188,10 @@ SAMPLES: dict[str, tuple[str, bytes, str]] = {
     "ods": ("rates.ods", real("rates.ods"), "| Lisbon | 32 | 98.25 | 2023-07-01 |"),
     "rtf": ("policy.rtf", real("policy.rtf"), "| Lisbon | 32 | 98 |"),
     "epub": ("policy.epub", real("policy.epub"), "| Lisbon | 32 | 98 |"),
+    "image": ("note.png", real("note.png"), "closed from 3 to 9 March"),
+    "eml": ("mail.eml", real("mail.eml"), "closed from 3 to 9 March"),
+    "msg": ("mail.msg", real("mail.msg"), "the **north quay** is closed"),
+    "zip": ("archive.zip", real("archive.zip"), "notices/quay.md"),
     "text": ("minutes.txt", b"We met.\nWe parted.\n", "We met.\nWe parted."),
     **TEXT_SAMPLES,
 }

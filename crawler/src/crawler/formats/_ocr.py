@@ -61,7 +61,7 @@ def missing(settings: OcrSettings) -> str | None:
     packages = " ".join(f"tesseract-ocr-{name.lower().replace('_', '-')}" for name in lacking)
     return (
         f"Text recognition needs Tesseract's data for {', '.join(lacking)} on the server: "
-        f"apt-get install tesseract-ocr {packages}"
+        f"apt-get install tesseract-ocr {packages}. Then upload the file again."
     )
 
 
@@ -93,6 +93,23 @@ def recognise(content: bytes, settings: OcrSettings, pages: str | None = None) -
         quiet=True,
     )
     return list(parser.parse(content).pages)
+
+
+def recognise_picture(content: bytes, settings: OcrSettings) -> str:
+    """The text of a picture; empty where there is none. Raises as :func:`recognise` does."""
+    return "\n\n".join(filter(None, map(text_of, recognise(content, settings))))
+
+
+def drawn(content: bytes) -> bytes:
+    """A picture of any kind that :func:`recognise` takes, as PNG.
+
+    Raises:
+        liteparse.ParseError: It is broken.
+    """
+    from liteparse import LiteParse
+
+    parser = LiteParse(ocr_enabled=False, extract_screenshots=True, num_workers=1, quiet=True)
+    return parser.parse(content).screenshots[0].image_bytes
 
 
 def text_of(page: ParsedPage) -> str:

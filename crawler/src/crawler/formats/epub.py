@@ -22,6 +22,7 @@ _DC = "{http://purl.org/dc/elements/1.1/}"
 _PROPERTIES = {
     f"{_DC}title": "title",
     f"{_DC}creator": "author",
+    f"{_DC}description": "subject",
     f"{_DC}language": "language",
     f"{_DC}date": "created_at",
 }

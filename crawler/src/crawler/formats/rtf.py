@@ -29,6 +29,7 @@ class Rtf(Format[Settings]):
         keywords = _KEYWORDS.search(source.content[:65_536])
         if keywords:
             converted.metadata.setdefault("keywords", keywords[1].decode("cp1252", "replace").strip())
-        return converted.model_copy(
-            update={"markdown": _EMPHASIS_IN_LINK.sub(r"[\2](", converted.markdown), "images": ()}
-        )
+        markdown = _EMPHASIS_IN_LINK.sub(r"[\2](", converted.markdown)
+        # xberg puts all pictures at the end.
+        images = tuple(image.model_copy(update={"offset": len(markdown)}) for image in converted.images)
+        return converted.model_copy(update={"markdown": markdown, "images": images})

@@ -40,6 +40,9 @@ _READABLE = (
 )
 """Libraries, fonts, time zones and text recognition's data; nothing that is anybody's."""
 
+FOLDERS_OF_ENVIRONMENT = ("TESSDATA_PREFIX",)
+"""Variables that name folders which may be read: Tesseract's language data, where it lies elsewhere."""
+
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _CLONE_THREAD = 0x10000
@@ -139,7 +142,8 @@ def _close_files(version: int, folder: Path, packages: Iterable[str]) -> None:
     attributes = struct.pack("=QQQ", handled, network, scoped)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     rules = _checked(_call("landlock_create_ruleset", ctypes.create_string_buffer(attributes), size, 0))
-    for path in {*map(Path, _READABLE), *_python(packages)}:
+    named = (os.environ[name] for name in FOLDERS_OF_ENVIRONMENT if os.environ.get(name))
+    for path in {*map(Path, (*_READABLE, *named)), *_python(packages)}:
         _allow(rules, path, _READ & handled)
     _allow(rules, Path("/dev/null"), (_READ | _WRITE_FILE) & handled)
     _allow(rules, folder, _WRITE & handled)

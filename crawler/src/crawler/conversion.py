@@ -230,6 +230,7 @@ def _environment(folder: str) -> dict[str, str]:
         "MALLOC_ARENA_MAX": "2",
         "RAYON_NUM_THREADS": "2",
         "TOKIO_WORKER_THREADS": "2",
+        **{name: os.environ[name] for name in _sandbox.FOLDERS_OF_ENVIRONMENT if name in os.environ},
     }
 
 

@@ -31,6 +31,7 @@ from plugins.api import (
     people,
     pipelines,
     preview,
+    reindex,
     search,
     sign_in,
     tools,
@@ -55,6 +56,7 @@ from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Previewer
 from plugins.collections.quotas import Quotas
+from plugins.collections.reindex import ReindexService
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.sightings import Sightings
@@ -111,6 +113,16 @@ class Bundle:
             {name: pipeline.embedding_model for name, pipeline in self.pipelines.items()},
             has_model,
             adopter,
+        )
+        self.reindexing = ReindexService(
+            self.database,
+            self.rights,
+            self.store,
+            embed,
+            config.collections,
+            config.pipelines,
+            has_model,
+            self.catalogue,
         )
         self.searcher = Searcher(
             self.database, self.rights, self.store, embed, config.collections, has_model, adopter
@@ -188,6 +200,7 @@ class Bundle:
             pipelines.router(pipeline_list(self.pipelines), authenticated),
             preview.router(self.previewer, authenticated, limits=config.limits, check_format=accepts),
             jobs.router(JobService(self.database, self.rights), authenticated),
+            reindex.router(self.reindexing, authenticated),
             search.router(self.searcher, authenticated),
             tools.router(
                 self.toolbox,

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, delete, func, insert, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from crawler.contracts import Document
 from crawler.store import Metric, Retrieval
 from plugins.collections import audit, tables
 from plugins.collections.database import Database
@@ -139,12 +140,22 @@ class Rebuilds:
         async with self.database.write() as connection:
             await self._change(connection, job, lease_until=now() + self.lease_s)
 
-    async def built(self, job: Job, chunks: int) -> None:
-        """The document's live revision is in the new place. Raises LeaseLost as `extend` does."""
+    async def built(self, job: Job, document: Document) -> None:
+        """The document's live revision is in the new place; what the pipeline says of it is shown at once.
+
+        Raises LeaseLost as `extend` does.
+        """
+        values: dict[str, Any] = {"built_in": job.collection.store_name, "built_chunks": len(document.chunks)}
+        metadata = document.metadata or {}
+        if job.document.revision == job.document.live_revision:
+            values |= {
+                "title": metadata.get("title"),
+                "pages": len(document.pages) or None,
+                "properties": metadata or None,
+                "warnings": list(document.warnings) or None,
+            }
         async with self.database.write() as connection:
-            await self._change(
-                connection, job, built_in=job.collection.store_name, built_chunks=chunks, **FREE
-            )
+            await self._change(connection, job, **values, **FREE)
 
     async def _change(self, connection: AsyncConnection, job: Job, **values: Any) -> None:
         table = tables.documents

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from crawler.contracts import Document
+from crawler.contracts import Attachment, Document
 from crawler.errors import (
     CrawlError,
     EmbeddingFailed,
@@ -24,6 +26,8 @@ from plugins.collections.rebuilds import Rebuild, Rebuilds
 from plugins.collections.records import CollectionRecord
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
+from plugins.core.wire import to_wire
+from plugins.worker import prepared
 from plugins.worker.crawlers import Crawlers, NotConfigured
 
 log = logging.getLogger(__name__)
@@ -158,18 +162,27 @@ class Reindexer:
     async def _build(self, job: Job, rebuild: Rebuild) -> None:
         place, row, revision = rebuild.store_name, job.document, job.document.live_revision or ""
         crawler = await asyncio.to_thread(self._crawlers.get, job.collection, rebuild.asked_by)
-        built = await crawler.crawl_document(await self._document(job))
+        digest = prepared.pipeline_digest(crawler.config)
+
+        async def keep(document: Document, attachments: Sequence[Attachment]) -> None:
+            """The files inside are documents of their own, which are built by themselves."""
+            await prepared.keep(self._originals, replace(row, revision=revision), document, digest)
+
+        built = await crawler.crawl_document(await self._document(job, digest), keep=keep)
         passages = len(built.chunks)
         if await self._store.count(place, row.id) != passages:  # what was there before it was replaced
             await self._store.remove(place, row.id, keep=revision)
         if await self._store.count(place, row.id, revision) != passages:
             await self._store.remove(place, row.id)
             raise StoreRefused("The vector store has not kept each passage of a document.")
-        await self._rebuilds.built(job, passages)
+        await self._rebuilds.built(job, built)
 
-    async def _document(self, job: Job) -> Document:
-        """The revision that searches find, as it was uploaded."""
+    async def _document(self, job: Job, digest: str) -> Document:
+        """The revision that searches find, as far as its stages need not be repeated."""
         row, revision = job.document, job.document.live_revision or ""
+        found = await prepared.kept(self._originals, row, revision, digest)
+        if found is not None:
+            return found.document.model_copy(update={"collection": job.collection.store_name})
         async with self._originals.open(row.collection_id, row.id, revision) as path:
             if path is None:
                 raise UnreadableDocument("The uploaded file is not there any more. Upload it again.")
@@ -184,6 +197,7 @@ class Reindexer:
             media_type=row.media_type,
             content=None if is_markdown else content,
             markdown=content.decode() if is_markdown else None,
+            metadata=row.properties if is_markdown else None,
             attributes=row.attributes,
         )
 
@@ -214,15 +228,11 @@ class Reindexer:
         document_id: str | None,
         error: Exception,
     ) -> None:
-        match error:
-            case CrawlError():
-                code, message = error.code, error.message
-            case NotConfigured():
-                code, message = "not_configured", str(error)
-            case BundleError():
-                code, message = "unavailable", error.message
-            case _:
-                code, message = "internal_error", BundleError().message
+        if isinstance(error, NotConfigured):
+            code, message = "not_configured", str(error)
+        else:
+            public = to_wire(error).body["error"]
+            code, message = public["code"], public["message"]
         log.warning(
             "Collection %s is not built anew: document %s (%s)",
             collection.id,

@@ -31,6 +31,7 @@ from plugins.api import (
     people,
     pipelines,
     preview,
+    reindex,
     search,
     tools,
 )
@@ -48,6 +49,7 @@ from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Previewer
 from plugins.collections.quotas import Quotas
+from plugins.collections.reindex import ReindexService
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.core.config import (
@@ -233,6 +235,19 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         *routers_of(catalogue, service, rights, database, found, wellness),
         *security_routers(database, rights, config),
         *pipeline_routers(previewer),
+        reindex.router(
+            ReindexService(
+                database,
+                rights,
+                NoStore(Settings()),
+                embed,
+                config.collections,
+                {"default": {}},
+                lambda model: True,
+                catalogue,
+            ),
+            authenticated,
+        ),
     ]
     app = FastAPI()
     setattr(app.state, REFUSALS, Refusals(database))

@@ -31,6 +31,7 @@ from plugins.collections.jobs import Queue
 from plugins.collections.originals import Folder
 from plugins.collections.quotas import Quotas
 from plugins.collections.records import CollectionRecord
+from plugins.collections.reindex import ReindexService
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.standings import Standings
@@ -176,6 +177,16 @@ class World:
         )
         self.jobs = JobService(self.database, self.rights)
         self.searcher = Searcher(self.database, self.rights, store, self.model, config.collections, has_model)
+        self.reindexing = ReindexService(
+            self.database,
+            self.rights,
+            store,
+            self.model,
+            config.collections,
+            config.pipelines,
+            has_model,
+            self.catalogue,
+        )
         self.alice = person("alice", "staff")
 
     def worker(self) -> Worker:

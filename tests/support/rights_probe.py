@@ -52,7 +52,9 @@ def request(stage: Stage, case: Case) -> Request:
         make = stage.fresh if spoils and case.status < 400 else stage.document
         document = make(case.identity, row.document)
         names |= {"document": document["id"], "job": document["job"]["id"]}
-    elif (row.method == "DELETE" or row.case == "without oneself") and case.status < 400:
+    elif (row.method == "DELETE" or row.case == "without oneself" or row.route.endswith("/reindex")) and (
+        case.status < 400
+    ):
         names["collection"] = stage.fresh_collection()
     return Request(row.method, row.route, names, options(stage, row.route, row.method, row.case))
 
@@ -75,6 +77,9 @@ def options(stage: Stage, route: str, method: str, case: str) -> dict[str, Any]:
         ("/v1/collections/{collection}", ""): {"description": "What everyone should know"},
         ("/v1/ollama/models", ""): {"model": NOBODYS_MODEL},
         ("/v1/collections/{collection}/search", ""): {"query": QUESTION, "max_num_results": 50},
+        ("/v1/collections/{collection}/reindex", ""): {},
+        ("/v1/collections/{collection}/reindex/cancel", case): {},
+        ("/v1/collections/{collection}/preview", ""): new,
         ("/v1/collections/{collection}/add", "new"): {"documents": [new]},
         ("/v1/collections/{collection}/add", "replace"): {"documents": [{**new, "id": "{document}"}]},
         ("/v1/collections/{collection}/documents/{document}", "attributes"): {"metadata": {"year": 2025}},

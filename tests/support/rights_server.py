@@ -7,6 +7,7 @@ LiteLLM, hence no chat.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,7 +20,21 @@ from pydantic import SecretStr
 
 from crawler.settings import validate
 from crawler.stores.milvus import Milvus, MilvusSettings
-from plugins.api import access, audit, collections, documents, health, jobs, ollama, people, search, tools
+from plugins.api import (
+    access,
+    audit,
+    collections,
+    documents,
+    health,
+    jobs,
+    ollama,
+    people,
+    pipelines,
+    preview,
+    reindex,
+    search,
+    tools,
+)
 from plugins.api.ollama_models import OllamaModels
 from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
 from plugins.bundle.resolve import resolve
@@ -27,9 +42,12 @@ from plugins.collections.access import AccessService
 from plugins.collections.audit import AuditLog
 from plugins.collections.database import database_url, migrate
 from plugins.collections.people import People
+from plugins.collections.pipelines import pipeline_list, read_pipelines
+from plugins.collections.preview import Answer, Previewer
 from plugins.core.config import Config, LimitsConfig, OllamaConfig, StorageConfig
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
+from plugins.core.pipeline_shapes import PreviewView
 from plugins.core.ports import HealthReport, IdentitySource, Parts, Tool
 from plugins.core.toolbox import Toolbox
 from tests.support.collections import MODEL, World
@@ -79,6 +97,16 @@ async def nobody_is_admin(request: Request) -> bool:
     return False
 
 
+def previewer(world: World) -> Previewer:
+    """Its child says the same of every document."""
+    said = PreviewView(
+        filename="a.md", markdown="# A", metadata={}, warnings=[], pages=None, chunks=[], attachments=[]
+    )
+    code = f"print({Answer(preview=said).model_dump_json()!r})"
+    command = [sys.executable, "-c", code]
+    return Previewer(world.database, world.rights, world.originals.spool_dir, command, max_bytes=1)
+
+
 def mount(app: FastAPI, world: World) -> None:
     """What `plugins.bundle` does."""
     who = Keys(world.config).authenticated
@@ -95,7 +123,10 @@ def mount(app: FastAPI, world: World) -> None:
         ollama.router(OllamaModels(OllamaConfig(), world.rights, world.database), who, pull_timeout_s=10),
         collections.router(world.catalogue, who),
         documents.router(world.documents, who, limits=LimitsConfig(), check_format=lambda source: None),
+        pipelines.router(pipeline_list(read_pipelines(world.config.pipelines)), who),
+        preview.router(previewer(world), who, limits=LimitsConfig(), check_format=lambda source: None),
         jobs.router(world.jobs, who),
+        reindex.router(world.reindexing, who),
         search.router(world.searcher, who),
         tools.router(toolbox, who, timeout_s=30, max_parallel=4),
         health.router(Well(), nobody_is_admin),

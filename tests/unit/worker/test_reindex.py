@@ -11,7 +11,6 @@ from sqlalchemy import select, update
 from plugins.collections import tables
 from plugins.collections.rebuilds import DROP_AFTER_S
 from plugins.collections.records import now
-from plugins.collections.reindex import ReindexService
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection
 from plugins.core.shapes import CollectionView, Reindex
 from tests.support.collections import OtherModel, World, person
@@ -29,21 +28,8 @@ def other(world: World) -> OtherModel:
     return model
 
 
-def reindexing(world: World) -> ReindexService:
-    return ReindexService(
-        world.database,
-        world.rights,
-        world.store,
-        world.model,
-        world.config.collections,
-        world.config.pipelines,
-        lambda name: name in world.model.names,
-        world.catalogue,
-    )
-
-
 async def start(world: World, **wanted: Any) -> CollectionView:
-    return await reindexing(world).start(
+    return await world.reindexing.start(
         world.alice, "handbook", Reindex(**{"embedding_model": NEW, **wanted})
     )
 
@@ -221,10 +207,10 @@ async def test_cancelled_it_leaves_everything_as_it_was(world: World, other: Oth
     assert planned in await world.store.names()
     with pytest.raises(Conflict, match="already"):
         await start(world)
-    cancelled = await reindexing(world).cancel(world.alice, "handbook")
+    cancelled = await world.reindexing.cancel(world.alice, "handbook")
     assert (cancelled.reindex, cancelled.embedding_model) == (None, made.embedding_model)
     with pytest.raises(Conflict, match="not being built"):
-        await reindexing(world).cancel(world.alice, "handbook")
+        await world.reindexing.cancel(world.alice, "handbook")
     await world.work()
     assert (await place(world), await discarded(world)) == (old, {planned})
     assert await find_all(world) == TEXTS
@@ -240,7 +226,7 @@ async def test_cancelled_while_a_document_is_built_nothing_is_swapped(
     other.waits = asyncio.Event()  # never set: the worker must notice by itself
     async with world.working():
         await asyncio.wait_for(other.called.wait(), 30)
-        await reindexing(world).cancel(world.alice, "handbook")
+        await world.reindexing.cancel(world.alice, "handbook")
         await world.add("handbook", "a replaced document on leave", document_id="doc-0")
         await world.until(world.idle)
     assert await place(world) == old
@@ -346,9 +332,9 @@ async def test_only_who_manages_may_and_what_is_not_there_is_named(world: World,
     await world.collection(query=["user:kc/bob"])
     bob, eve = person("bob"), person("eve")
     with pytest.raises(Forbidden, match="manage"):
-        await reindexing(world).start(bob, "handbook", Reindex())
+        await world.reindexing.start(bob, "handbook", Reindex())
     with pytest.raises(UnknownCollection):
-        await reindexing(world).cancel(eve, "handbook")
+        await world.reindexing.cancel(eve, "handbook")
     with pytest.raises(InvalidRequest) as wrong:
         await start(world, embedding_model="local/none")
     assert wrong.value.param == "embedding_model"

@@ -192,3 +192,30 @@ def test_a_key_that_two_files_set_is_a_mistake(folder: Path, run_check: Callable
     checked = run_check()
     assert checked.returncode == 1
     assert "limits: is already set in" in checked.stderr
+
+
+def test_the_models_that_pipelines_ask_must_be_there_and_reachable(
+    folder: Path, run_check: Callable[..., Checked]
+) -> None:
+    form = {"type": "object", "properties": {"kind": {"type": "string"}}}
+    asking = {
+        "embedding_model": "no-such-embedder",
+        "extractor": {"use": "llm", "model": "no-such-model", "metadata_schema": form},
+        "image_descriptions": {"model": "extractive"},
+    }
+    edit(folder / "pipelines.yaml", "pipelines.asking", asking)
+    checked = run_check()
+    path = folder / "pipelines.yaml"
+    for part in (
+        "pipelines.asking.extractor.model: to ask `no-such-model`, set worker.proxy_url and worker.api_key",
+        "pipelines.asking.image_descriptions.model: to ask `extractive`, set worker.proxy_url",
+        "pipelines.asking.extractor.model: there is no model `no-such-model` in model_list",
+        "pipelines.asking.embedding_model: there is no model `no-such-embedder` in model_list",
+    ):
+        assert f"{path}: {part}" in checked.stderr, checked.stderr
+    assert "4 mistake(s)" in checked.stderr
+    edit(folder / "limits.yaml", "worker.proxy_url", "http://127.0.0.1:4000")
+    edit(folder / "limits.yaml", "worker.api_key", "sk-worker")
+    edit(folder / "pipelines.yaml", "pipelines.asking.extractor.model", "extractive")
+    edit(folder / "pipelines.yaml", "pipelines.asking.embedding_model", "local/minilm")
+    assert run_check().returncode == 0

@@ -20,6 +20,7 @@ from plugins.collections.records import (
     document_record,
     new_id,
     now,
+    there,
 )
 from plugins.collections.rights import Rights
 from plugins.collections.uploads import MANAGE_AUDIENCE, Prepared
@@ -53,7 +54,7 @@ async def place(
     manages = rights.decide(principal, "manage", collection).allowed
     if existing.uploaded_by != principal.user_id and not manages:
         raise Conflict("Somebody else uploaded the document with this id; choose another.", param="id")
-    if existing.deleting:
+    if existing.gone:
         raise Conflict("The document with this id is being deleted; try again in a moment.", param="id")
     if new.acl is not None and new.acl != existing.acl and not manages:
         raise Forbidden(MANAGE_AUDIENCE, param="acl")
@@ -161,6 +162,7 @@ def _equal(row: DocumentRecord, new: Prepared) -> bool:
         and row.acl_key == new.acl_key
         and row.pipeline == new.pipeline
         and row.attributes == new.upload.metadata
+        and row.expires_at == new.expires_at
     )
 
 
@@ -176,7 +178,7 @@ async def _same(
     query = (
         select(*DOCUMENT_COLUMNS)
         .where(table.c.collection_id == collection.id, table.c.sha256 == new.upload.sha256)
-        .where(table.c.deleting.is_(False))
+        .where(there())
         .order_by(table.c.created_at)
     )
     queries = rights.decide(principal, "query", collection).allowed

@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 
 from crawler.contracts import Embedder
 from crawler.errors import EmbeddingFailed
-from crawler.store import Comparison, Query, Store
+from crawler.store import Store
 from crawler.stores._embedded import LiteSupervisor
 from crawler.stores.milvus import Milvus, MilvusSettings
 from plugins.collections import tables
@@ -259,21 +259,11 @@ class World:
 
     async def stored(self, document: DocumentView) -> int:
         """How many passages of all revisions the store has, whoever may read them."""
-        collections, table = tables.collections, tables.audiences
-        place = select(collections.c.store_name).where(collections.c.id == document.collection_id)
+        table = tables.collections
+        place = select(table.c.store_name).where(table.c.id == document.collection_id)
         async with self.database.read() as connection:
             name = str(await connection.scalar(place))
-            keys = {row.key for row in await connection.execute(select(table.c.key))}
-        only = Comparison(type="eq", key="document_id", value=document.id)
-        query = Query(
-            text="x",
-            vector=tuple(words("x", self.model.dimension)),
-            ranker="dense",
-            limit=200,
-            filters=only,
-            fresh=True,
-        )
-        return len(await self.store.search(name, query, frozenset(keys | {"everyone"})))
+        return await self.store.count(name, document.id)
 
 
 def an_upload(text: str, **fields: Any) -> Upload:

@@ -28,6 +28,10 @@ class Writer:
     def markdown(self) -> str:
         return "".join(self._parts)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._parts
+
     def block(self, text: str, *, tight: bool = False) -> int:
         """Add a block and tell its offset; ``tight`` ones stand on the next line, as items of a list do."""
         if not text.strip():

@@ -81,7 +81,8 @@ class Body:
         roots = [root for root in (content, styles) if root is not None]
         self._numbered = {key for root in roots for key in _numbered(root)}
         self._breaks = _breaks(roots)
-        self._after: list[Element] = []
+        self._after: list[tuple[Element, int]] = []
+        """What is anchored in the paragraph at hand, and the number of each that is a note."""
         self._notes = 0
 
     def blocks(self, parent: Element) -> None:
@@ -95,7 +96,8 @@ class Body:
         elif element.tag == f"{TEXT}list":
             self._list(element, element.get(f"{TEXT}style-name", ""), 1)
         elif element.tag == f"{TABLE}table":
-            self._writer.table([list(self._cells(row)) for row in element.iter(f"{TABLE}table-row")])
+            self._writer.table([list(self._cells(row)) for row in _outer(element, {f"{TABLE}table-row"})])
+            self._write_after()
         elif element.tag == f"{DRAW}frame":
             self.frame(element)
         elif element.tag == f"{TEXT}soft-page-break":
@@ -123,11 +125,11 @@ class Body:
 
     def words(self, parent: Element) -> str:
         """The text of all paragraphs in ``parent``, in one line."""
-        paragraphs = (each for each in parent.iter() if each.tag in {f"{TEXT}p", f"{TEXT}h"})
+        paragraphs = _outer(parent, {f"{TEXT}p", f"{TEXT}h"})
         return " ".join(filter(None, (self._line(each) for each in paragraphs)))
 
     def _paragraph(self, element: Element, prefix: str = "", *, tight: bool = False) -> None:
-        if element.get(f"{TEXT}style-name", "") in self._breaks and self._writer.markdown:
+        if element.get(f"{TEXT}style-name", "") in self._breaks and not self._writer.is_empty:
             self._writer.page()
         text = self._line(element)
         if element.tag == f"{TEXT}h" and text:
@@ -140,10 +142,9 @@ class Body:
     def _write_after(self) -> None:
         """Frames and notes that are anchored in the paragraph just written."""
         after, self._after = self._after, []
-        for element in after:
+        for element, number in after:
             if element.tag == f"{TEXT}note":
-                self._notes += 1
-                self._writer.block(f"[^{self._notes}]: {self.words(element)}")
+                self._writer.block(f"[^{number}]: {self.words(element)}")
             elif element.tag == f"{TEXT}soft-page-break":
                 self._writer.page()
             else:
@@ -161,11 +162,11 @@ class Body:
             elif child.tag == f"{TEXT}a":
                 yield link("".join(self._inline(child)), child.get(_HREF, ""))
             elif child.tag == f"{TEXT}note":
-                self._after.append(child)
-                waiting = sum(each.tag == f"{TEXT}note" for each in self._after)
-                yield f"[^{self._notes + waiting}]"
+                self._notes += 1
+                self._after.append((child, self._notes))
+                yield f"[^{self._notes}]"
             elif child.tag in {f"{DRAW}frame", f"{DRAW}g", f"{TEXT}soft-page-break", *_SHAPES}:
-                self._after.append(child)
+                self._after.append((child, 0))
             elif child.tag not in _UNSEEN:
                 yield from self._inline(child)
             yield child.tail or ""
@@ -192,6 +193,17 @@ class Body:
                 count = cell.get(f"{TABLE}number-columns-repeated", "1")
                 for _ in range(min(int(count), _MAX_COLUMNS) if count.isdecimal() else 1):
                     yield text
+
+
+def _outer(parent: Element, tags: set[str]) -> Iterator[Element]:
+    """The elements of these tags in ``parent`` that are in no other of them, nor in what is not seen."""
+    waiting = list(reversed(parent))
+    while waiting:
+        element = waiting.pop()
+        if element.tag in tags:
+            yield element
+        elif element.tag not in _UNSEEN:
+            waiting += reversed(element)
 
 
 def _numbered(root: Element) -> Iterator[tuple[str, str]]:

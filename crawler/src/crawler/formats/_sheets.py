@@ -45,6 +45,8 @@ def read(content: bytes, properties: dict[str, Any]) -> Converted:
     warnings: list[str] = []
     try:
         workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
+        if not workbook.sheet_names:  # there is no workbook without one
+            raise UnreadableDocument(_BROKEN)
         known = [sheet for sheet in workbook.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
         for sheet in known[:_MAX_SHEETS]:
             table = Table().extend(_rows(workbook.get_sheet_by_name(sheet.name)))
@@ -61,22 +63,25 @@ def read(content: bytes, properties: dict[str, Any]) -> Converted:
         warnings.append(f"Hidden sheets were read too: {', '.join(hidden[:10])}.")
     if len(known) > _MAX_SHEETS:
         warnings.append(f"Only the first {_MAX_SHEETS} of {len(known)} sheets were read.")
+    metadata = {**properties, "sheets": sheets}
+    if parts:
+        metadata["table_count"] = len(parts)
     return Converted(
         markdown="\n\n".join(parts),
-        metadata={**properties, "sheets": sheets, "table_count": len(parts)},
+        metadata=metadata,
         warnings=tuple(warnings),
     )
 
 
 def _rows(sheet: CalamineSheet) -> Iterator[list[Cell]]:
     """The rows, a cell that is merged downwards repeated in each row that it reaches."""
-    top, left = sheet.start or (0, 0)
+    _, left = sheet.start or (0, 0)  # rows come from the first of the sheet, columns from the first used
     beginning: dict[int, list[tuple[int, int]]] = {}
     for (first, column), (last, _) in sheet.merged_cell_ranges or ():
         if last > first and column >= left:
             beginning.setdefault(first, []).append((column - left, last))
     open_: dict[int, tuple[int, Cell]] = {}
-    for number, values in enumerate(sheet.iter_rows(), start=top):
+    for number, values in enumerate(sheet.iter_rows()):
         row: list[Cell] = list(values)
         for column, (last, value) in list(open_.items()):
             if number > last:

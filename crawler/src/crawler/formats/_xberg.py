@@ -27,12 +27,16 @@ _LIMITS = {
     "max_table_cells": 500_000,
 }
 _ACTIVE_LINK = re.compile(
-    r"!?\[([^\]\n]*)\]\(\s*<?\s*(?:javascript|vbscript|data):(?:[^()\n]|\([^()\n]*\))*\)", re.IGNORECASE
+    r"!?\[([^\]\n]{0,2000})\]\(\s*<?\s*(?:javascript|vbscript|data):(?:[^()\n]|\([^()\n]*\))*\)",
+    re.IGNORECASE,
 )
 _PLACE_OF_IMAGE = re.compile(r"!\[([^\]\n]{0,2000})\]\(image_(\d{1,6})\.\w{1,5}\)")
 _NO_ALT_TEXT = re.compile(r"image|picture|\S+\.\w{3,4}", re.IGNORECASE)
 """What programs put where the author gave no alternative text: a word, or the file's name."""
-_BLOCKS = "p|h[1-6]|div|table|t[dhr]|thead|tbody|tfoot|[ou]l|li|d[dlt]|section|article|main|body|html|hr|pre|blockquote"
+_BLOCKS = (
+    "p|h[1-6]|div|table|t[dhr]|thead|tbody|tfoot|[ou]l|li|d[dlt]|pre|blockquote|hr|section|article|main"
+    "|body|html"
+)
 _SPACES = (
     r"\s++|&(?:nbsp|[ne]msp|ensp|thinsp|hairsp|puncsp|numsp"
     r"|#0*(?:9|10|13|32|160|8\d{3})|#x0*(?:9|a|d|20|a0|20[0-9a-f]{2}|3000));"

@@ -28,7 +28,7 @@ _PROPERTIES = {
 }
 _PAGES = {"application/xhtml+xml", "text/html"}
 _FONTS = (b"http://www.idpf.org/2008/embedding", b"http://ns.adobe.com/pdf/enc#RC")
-_LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(\s*<?([^)>\s]*)>?[^)\n]*\)")
+_LINK = re.compile(r"(!?)\[([^\]\n]{0,2000})\]\([ \t]{0,9}<?([^)>\s]{0,2000})>?[^)\n]{0,2000}\)")
 _ABSOLUTE = re.compile(r"(?:https?|mailto|ftp):", re.I)
 
 

@@ -63,3 +63,40 @@ def test_a_page_is_known_by_its_beginning_whatever_its_name(beginning: bytes) ->
 
 def test_a_beginning_of_many_comments_is_looked_at_quickly() -> None:
     assert not Html(Settings()).accepts(source(b"<!---->" * 100_000, "download"))
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        "<h2>&nbsp;</h2>",
+        "<h2> </h2>",
+        "<p><b>\u00a0</b></p>",
+        "<p><img src='a.png'> </p>",
+        "<p>&#160;<p>",
+        "<td><p>&ensp;</p></td>",
+    ],
+)
+def test_an_empty_paragraph_or_heading_does_no_harm(empty: str) -> None:
+    page = f"<html><body><h1>Prices</h1>{empty}<p>They hold until May.</p></body></html>".encode()
+    markdown = markdown_of(page)
+    assert markdown.startswith("# Prices\n")
+    assert markdown.rstrip().endswith("They hold until May.")
+
+
+def test_a_page_of_paragraphs_that_never_end_is_read_in_time_that_grows_with_it() -> None:
+    assert markdown_of(b"<html><body><h1>A</h1>" + b"<p> <b>" * 20_000 + b"end</body></html>")
+
+
+def test_what_the_page_says_of_itself_becomes_metadata() -> None:
+    page = (
+        b"<html lang='de-AT'><head><title>Rates &amp; prices</title><meta name=\"Author\" content='Ada'>"
+        b'<meta content="a, b" name="keywords"><meta property="article:published_time" content="2024-03-01">'
+        b"</head><body><p>x</p></body></html>"
+    )
+    assert Html(Settings()).convert(source(page)).metadata == {
+        "title": "Rates & prices",
+        "language": "de",
+        "author": "Ada",
+        "keywords": "a, b",
+        "created_at": "2024-03-01",
+    }

@@ -75,6 +75,7 @@ class CrawlerConfig(Settings):
     formats: tuple[PluginConfig, ...] = Field(
         default=_plugins(
             *("pdf", "docx", "pptx", "xlsx", "xls", "odt", "odp", "ods", "rtf", "epub", "html"),
+            *("eml", "msg", "zip", "image"),
             *("csv", "tsv", "json", "jsonl", "xml", "ipynb", "code", "markdown", "text"),
         ),
         min_length=1,

@@ -51,7 +51,6 @@ from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
 from plugins.collections.job_service import JobService
-from plugins.collections.originals import Folder
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Previewer
@@ -61,7 +60,7 @@ from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.sightings import Sightings
 from plugins.collections.standings import Standings
-from plugins.collections.storage import open_store
+from plugins.collections.storage import open_originals, open_store
 from plugins.core.config import Config, folder, load
 from plugins.core.ports import IdentitySource, Parts, Tool
 from plugins.core.resource import name_metadata
@@ -127,7 +126,7 @@ class Bundle:
         self.searcher = Searcher(
             self.database, self.rights, self.store, embed, config.collections, has_model, adopter
         )
-        originals = Folder(config.storage.data_dir)
+        originals = open_originals(config.storage)
         self.documents = DocumentService(
             self.database, self.rights, originals, config.pipelines, Quotas(config)
         )

@@ -15,7 +15,7 @@ from crawler.errors import ConfigError
 from crawler.settings import read_yaml, validate
 from plugins.bundle.resolve import resolve
 from plugins.collections.rights import Rights
-from plugins.collections.storage import check_store
+from plugins.collections.storage import check_store, find_originals
 from plugins.core.config import Config, load, locate
 from plugins.core.errors import InvalidRequest
 from plugins.core.identity import canonical_subject
@@ -73,6 +73,7 @@ def check_config(config: Config, left_out: Collection[str] = ()) -> list[str]:
 
     attempt(resolve, "plugins.tools", Tool, config.tools, "tools")
     attempt(check_store, config)
+    attempt(find_originals, config.storage)
     if "identity" not in left_out:
         sources = config.identity.sources
         attempt(resolve, "plugins.auth", IdentitySource, sources, "identity.sources")

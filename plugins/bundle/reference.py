@@ -18,6 +18,7 @@ from crawler.crawler import CrawlerConfig
 from crawler.errors import ConfigError
 from crawler.settings import Settings
 from crawler.store import Store
+from plugins.collections.originals import Originals
 from plugins.core.config import Config
 from plugins.core.ports import IdentitySource, Tool
 
@@ -36,6 +37,7 @@ PLUGINS: tuple[tuple[str, str, type[Any]], ...] = (
     ("Identity sources (`identity.sources`)", "plugins.auth", IdentitySource),
     ("Tools (`tools`)", "plugins.tools", Tool),
     ("Stores (`storage.store`)", "crawler.stores", Store),
+    ("Uploaded files (`storage.originals`)", "plugins.collections.originals", Originals),
     ("Formats (`pipelines.<name>.formats`)", "crawler.formats", Format),
     ("Chunkers (`pipelines.<name>.chunker`)", "crawler.chunkers", Chunker),
     ("Extractors (`pipelines.<name>.extractor`)", "crawler.extractors", Extractor),

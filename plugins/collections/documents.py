@@ -74,7 +74,7 @@ class DocumentService:
         self,
         database: Database,
         rights: Rights,
-        originals: Originals,
+        originals: Originals[Any],
         pipelines: Mapping[str, Mapping[str, Any]],
         quotas: Quotas,
     ) -> None:

@@ -1,4 +1,4 @@
-"""The vector store that the settings name."""
+"""The vector store and the storage of files that the settings name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 from crawler import registry
 from crawler.errors import ConfigError, StoreCapability
-from crawler.settings import validate
+from crawler.settings import Settings, validate
 from crawler.store import Retrieval, Store
+from plugins.collections.originals import Originals
 from plugins.core.config import Config, StorageConfig
 
 STORE_FOLDER = "store"
@@ -47,6 +48,30 @@ def check_store(config: Config) -> None:
         mistakes.insert(0, f"collections.rights: `milvus` {needed}")
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def open_originals(storage: StorageConfig) -> Originals[Any]:
+    """Where files are kept; it connects at its first use.
+
+    Raises:
+        ConfigError: There is no such plugin, or its settings are wrong.
+    """
+    plugin, settings = find_originals(storage)
+    return plugin(settings, storage.data_dir)
+
+
+def find_originals(storage: StorageConfig) -> tuple[type[Originals[Any]], Settings]:
+    """The plugin that `storage.originals` names, with its settings; nothing is made.
+
+    Raises:
+        ConfigError: As `open_originals`.
+    """
+    named = storage.originals
+    try:
+        plugin = registry.find("plugins.collections.originals", Originals, named.use)  # type: ignore[type-abstract]
+    except ConfigError as error:
+        raise ConfigError([f"storage.originals.use: {line}" for line in error.mistakes]) from error
+    return plugin, validate(registry.settings_type(plugin), named.settings, "storage.originals")
 
 
 async def choose_retrieval(store: Store[Any], wanted: str) -> Retrieval:

@@ -18,9 +18,8 @@ from pathlib import Path
 from crawler.errors import ConfigError
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.jobs import Queue
-from plugins.collections.originals import Folder
 from plugins.collections.quotas import Quotas
-from plugins.collections.storage import open_store
+from plugins.collections.storage import open_originals, open_store
 from plugins.core import logs
 from plugins.core.config import Config, folder, load
 from plugins.worker.crawlers import Crawlers
@@ -66,7 +65,7 @@ async def serve(config: Config, *, child: bool) -> None:
     store = open_store(config.storage)
     crawlers = Crawlers(config, store)
     queue = Queue(database, config.worker.lease_s, config.worker.max_attempts)
-    originals = Folder(config.storage.data_dir)
+    originals = open_originals(config.storage)
     worker = Worker(
         queue,
         store,
@@ -87,6 +86,7 @@ async def serve(config: Config, *, child: bool) -> None:
                 tasks.create_task(reindexer.run(stop))
     finally:
         await crawlers.close()
+        await originals.close()
         await store.close()
         await database.close()
 

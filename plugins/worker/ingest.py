@@ -30,7 +30,7 @@ class Ingest:
     """Crawls the documents of jobs."""
 
     queue: Queue
-    originals: Originals
+    originals: Originals[Any]
     store: Store[Any]
     crawlers: Crawlers
     quotas: Quotas

@@ -10,6 +10,7 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -41,7 +42,7 @@ def pipeline_digest(config: CrawlerConfig) -> str:
 
 
 async def keep(
-    originals: Originals, row: DocumentRecord, document: Document, digest: str, notes: Sequence[str] = ()
+    originals: Originals[Any], row: DocumentRecord, document: Document, digest: str, notes: Sequence[str] = ()
 ) -> None:
     """Keep the document as far as it is done; durable when this returns."""
     prepared = Prepared(
@@ -52,7 +53,7 @@ async def keep(
     await originals.put(row.collection_id, row.id, row.revision, spooled, "prepared")
 
 
-async def kept(originals: Originals, row: DocumentRecord, revision: str, digest: str) -> Prepared | None:
+async def kept(originals: Originals[Any], row: DocumentRecord, revision: str, digest: str) -> Prepared | None:
     """What is kept of the revision, for the row as it is now; None when there is nothing of these settings.
 
     What the uploader says of the document, and who may read it, is the row's.

@@ -48,7 +48,7 @@ class Reindexer:
     def __init__(
         self,
         queue: Queue,
-        originals: Originals,
+        originals: Originals[Any],
         store: Store[Any],
         crawlers: Crawlers,
         *,

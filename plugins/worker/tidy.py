@@ -21,7 +21,7 @@ SWEEP_S = 3600.0
 class Tidy:
     """Removes from the store and from the originals what no row needs."""
 
-    def __init__(self, queue: Queue, originals: Originals, store: Store[Any]) -> None:
+    def __init__(self, queue: Queue, originals: Originals[Any], store: Store[Any]) -> None:
         self._queue = queue
         self._rebuilds = Rebuilds(queue.database, queue.lease_s)
         self._originals = originals

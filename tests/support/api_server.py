@@ -44,7 +44,6 @@ from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
 from plugins.collections.job_service import JobService
-from plugins.collections.originals import Folder
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Previewer
@@ -52,6 +51,7 @@ from plugins.collections.quotas import Quotas
 from plugins.collections.reindex import ReindexService
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
+from plugins.collections.storage import open_originals
 from plugins.core.config import (
     AuditConfig,
     CollectionsConfig,
@@ -227,7 +227,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         {"default": None},
         lambda model: True,
     )
-    service = DocumentService(database, rights, Folder(tmp_path / "data"), {"default": {}}, Quotas(config))
+    service = DocumentService(database, rights, open_originals(storage), {"default": {}}, Quotas(config))
     wellness = FixedHealth()
     command = [sys.executable, "-m", "plugins.worker.preview"]
     previewer = Previewer(database, rights, service.spool_dir, command, max_bytes=200_000, timeout_s=60)

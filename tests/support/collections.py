@@ -28,13 +28,13 @@ from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService, Original, Upload
 from plugins.collections.job_service import JobService
 from plugins.collections.jobs import Queue
-from plugins.collections.originals import Folder
 from plugins.collections.quotas import Quotas
 from plugins.collections.records import CollectionRecord
 from plugins.collections.reindex import ReindexService
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.standings import Standings
+from plugins.collections.storage import open_originals
 from plugins.core.config import CollectionsConfig, Config, Creation, Policy, StorageConfig, ToolEntry
 from plugins.core.document_shapes import DocumentView
 from plugins.core.identity import Principal
@@ -165,7 +165,7 @@ class World:
         self.model = Model()
         self.database = Database(database_url(config.storage))
         self.rights = Rights(config, Standings(store, config.collections.privileges_cache_s))
-        self.originals = Folder(config.storage.data_dir)
+        self.originals = open_originals(config.storage)
         self.queue = Queue(self.database, lease_s=30.0, max_attempts=3, backoff_s=0.001)
         has_model: Callable[[str], bool] = lambda name: name in self.model.names  # noqa: E731
         self.catalogue = CollectionCatalogue(

@@ -23,7 +23,12 @@ from plugins.bundle.check import check, readable
 from plugins.bundle.doctor.findings import Finding, Notes, Redact, attempt, secrets_in
 from plugins.bundle.doctor.identity import LitellmFacts, examine_source
 from plugins.bundle.doctor.models import examine_models, examine_ollama, ollama_servers
-from plugins.bundle.doctor.storage import examine_data_dir, examine_database, examine_redis
+from plugins.bundle.doctor.storage import (
+    examine_data_dir,
+    examine_database,
+    examine_originals,
+    examine_redis,
+)
 from plugins.bundle.doctor.store import examine_store
 from plugins.bundle.doctor.token import examine_token
 from plugins.bundle.resolve import resolve
@@ -186,7 +191,12 @@ async def storage(exam: Examination) -> AsyncIterator[list[Finding]]:
     yield await attempt(
         "database", lambda notes: examine_database(notes, config.storage, exam.rows), exam.redact, PART_S
     )
+
+    async def files(notes: Notes) -> None:
+        await examine_originals(notes, config.storage)
+
     yield await attempt("vector store", store, exam.redact, STORE_S)
+    yield await attempt("uploaded files", files, exam.redact, PART_S)
 
 
 async def proxys(exam: Examination) -> AsyncIterator[list[Finding]]:

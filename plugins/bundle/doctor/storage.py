@@ -9,6 +9,7 @@ import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiosqlite
@@ -22,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from plugins.bundle.doctor.findings import Notes, counted, reason
 from plugins.collections import database, tables
 from plugins.collections.database import database_url
+from plugins.collections.storage import find_originals
 from plugins.core.config import StorageConfig
 from plugins.core.errors import Upstream
 from plugins.proxy.probe import ping_redis
@@ -59,6 +61,24 @@ def read_only(file: Path) -> str:
     """SQLite's URI; without a journal nobody has the file open, and none need be made to read it."""
     journal = file.with_name(f"{file.name}-wal").exists()
     return f"{file.absolute().as_uri()}?mode=ro{'' if journal else '&immutable=1'}"
+
+
+async def examine_originals(notes: Notes, storage: StorageConfig) -> None:
+    """Where uploaded files are kept answers; nothing is written there."""
+    plugin, settings = find_originals(storage)
+    with TemporaryDirectory() as spool:
+        originals = plugin(settings, Path(spool))
+        try:
+            await originals.ping()
+        except Upstream as error:
+            notes.fail(
+                f"`{storage.originals.use}` does not answer ({reason(error)})",
+                "See that storage.originals names what is there, and a key that may read and write it.",
+            )
+        else:
+            notes.ok(f"`{storage.originals.use}` answers")
+        finally:
+            await originals.close()
 
 
 async def examine_database(notes: Notes, storage: StorageConfig, rows: list[Mapping[str, Any]]) -> None:

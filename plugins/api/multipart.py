@@ -49,7 +49,7 @@ FILES = Names()
 
 @dataclass
 class SpooledFile:
-    """A file that was received; ``path`` does not exist while ``size`` is 0."""
+    """A file that was received; ``path`` is there once something was written or it is finished."""
 
     filename: str
     media_type: str | None
@@ -73,6 +73,7 @@ class SpooledFile:
 
     def finish(self) -> None:
         """Blocking."""
+        self.write(b"")  # an empty file is a file
         self.sha256 = self._hash.hexdigest()
         if self._file is not None:
             self._file.close()
@@ -242,8 +243,8 @@ async def receive_form(
 
     Raises:
         TooLarge: Too many bytes or files; told as soon as it is known, the rest is not read.
-        InvalidRequest: It is no multipart form, or a file is empty.
-        UnsupportedFormat: Of a file that no format accepts.
+        InvalidRequest: It is no multipart form, or all files are empty.
+        UnsupportedFormat: No format accepts any of the files.
     """
     _, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary", b"")
@@ -299,15 +300,27 @@ def _write(pending: list[tuple[SpooledFile, bytes]]) -> None:
 
 
 def _check(form: Form, check_format: CheckFormat, field: str) -> None:
+    """Refuse the form when none of its files can be read. One of many is not worth that: it becomes a
+    document that fails, and says why."""
+    problems = []
     for file in form.files:
         file.finish()
-        if file.size == 0:
-            raise InvalidRequest(f"`{file.filename}` is empty.", param=field)
-        source = Source(filename=file.filename, content=file.sample(), media_type=file.media_type)
-        try:
-            check_format(source)
-        except UnsupportedFormat as error:
-            raise UnsupportedFormat(f"`{file.filename}`: {error.message}", param=field) from error
+        problems.append(_problem(file, check_format, field))
+    if problems and problems[0] is not None and all(problems):
+        raise problems[0]
+
+
+def _problem(
+    file: SpooledFile, check_format: CheckFormat, field: str
+) -> InvalidRequest | UnsupportedFormat | None:
+    if file.size == 0:
+        return InvalidRequest(f"`{file.filename}` is empty.", param=field)
+    source = Source(filename=file.filename, content=file.sample(), media_type=file.media_type)
+    try:
+        check_format(source)
+    except UnsupportedFormat as error:
+        return UnsupportedFormat(f"`{file.filename}`: {error.message}", param=field)
+    return None
 
 
 def _discard(form: Form) -> None:

@@ -174,9 +174,20 @@ async def test_too_many_files_are_413(server: Server) -> None:
     assert server.spooled() == []
 
 
+async def test_one_file_that_cannot_be_read_does_not_refuse_the_others_and_is_a_document_of_its_own(
+    server: Server,
+) -> None:
+    await server.collection()
+    names = ("a.txt", "nil.txt", "tool.exe")
+    files = [("files", (name, content)) for name, content in zip(names, (b"text", b"", b"MZ"), strict=True)]
+    answer = await server.as_alice.post("/v1/collections/handbook/add", files=files)
+    assert answer.status_code == 202, answer.text
+    assert [document["filename"] for document in answer.json()["data"]] == list(names)
+
+
 async def test_an_empty_file_is_named_and_nothing_of_the_upload_is_kept(server: Server) -> None:
     await server.collection()
-    files = [("files", ("a.txt", b"text", "text/plain")), ("files", ("nil.txt", b"", "text/plain"))]
+    files = [("files", (name, b"", "text/plain")) for name in ("nil.txt", "none.txt")]
     answer = await server.as_alice.post("/v1/collections/handbook/add", files=files)
     assert answer.status_code == 400
     assert "`nil.txt`" in answer.json()["error"]["message"]

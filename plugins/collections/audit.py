@@ -33,6 +33,8 @@ Action = Literal[
     "collection.change",
     "collection.create",
     "collection.drop",
+    "collection.export",
+    "collection.import",
     "collection.reindex",
     "collection.reindex.cancel",
     "collection.reindex.done",

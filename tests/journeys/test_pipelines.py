@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,22 +17,20 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
+from crawler.crawler import check
+from crawler.settings import validate
+from plugins.core.config import WorkerConfig
 from tests.support.library import key, litellm_config, our_config
-from tests.support.proxy import MASTER_KEY, Proxy, free_port, proxy
+from tests.support.proxy import MASTER_KEY, ROOT, Proxy, free_port, proxy
 from tests.support.quickstart import until
 from tests.support.scripted_upstream import KEY, ScriptedUpstream, scripted_upstream
 
-FORM: dict[str, Any] = {
-    "type": "object",
-    "required": ["kind"],
-    "properties": {
-        "title": {"type": "string"},
-        "kind": {"enum": ["invoice", "letter"]},
-        "amount": {"type": "number"},
-        "parties": {"type": "array", "items": {"type": "string"}},
-    },
-}
+GUIDE = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+SHOWN, PICTURES = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL))
+[EXAMPLE] = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+FORM = SHOWN["pipelines"]["invoices"]["extractor"]["metadata_schema"]
 GOOD = {"title": "Invoice of ACME", "kind": "invoice", "amount": 1200, "parties": ["ACME", "Ada"]}
 AGAIN = "This does not fit"
 
@@ -44,6 +46,7 @@ FORMS = Forms(
     {
         AGAIN: [{"text": [json.dumps(GOOD)]}],
         "ZEBRA": [{"text": ['{"kind": "novel"}']}],
+        "Northwind": [{"text": [json.dumps(GOOD)]}],
         "WALRUS": [{"text": [json.dumps(GOOD)]}],
         "OCELOT": [{"down": ["reader"]}],
         "GIBBON": [{"text": ["hang"]}],
@@ -106,20 +109,10 @@ class House:
 def our_files(folder: Path, port: int) -> Mapping[str, Any]:
     config = our_config(folder, port)
     config["collections"]["collections"]["fields"] = {"amount": "number", "kind": "string"}
-    reading = {"use": "llm", "model": "reader", "metadata_schema": FORM}
     return {
         **config,
-        "pipelines": {
-            "pipelines": {
-                "default": {},
-                "invoices": {
-                    "description": "For accounting",
-                    "embedding_model": "local/minilm",
-                    "extractor": reading,
-                },
-            }
-        },
-        "worker": {"worker": {"proxy_url": f"http://127.0.0.1:{port}", "api_key": MASTER_KEY}},
+        "pipelines": {"pipelines": SHOWN["pipelines"]},
+        "worker": {"worker": {**SHOWN["worker"], "proxy_url": f"http://127.0.0.1:{port}"}},
     }
 
 
@@ -135,7 +128,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "model_info": {"mode": "chat", "rag": True},
         }
         config = litellm_config([reader])
-        with proxy(folder, config, our_files(folder, port), port=port) as running:
+        with proxy(folder, config, our_files(folder, port), {"WORKER_KEY": MASTER_KEY}, port) as running:
             house = House(running, upstream, folder, "")
             with house.http() as alice:
                 created = alice.post("/v1/collections/new", json={"name": "invoices", "pipeline": "invoices"})
@@ -155,10 +148,35 @@ def test_pipelines_say_what_they_look_for(house: House) -> None:
     with house.http("bob") as bob:
         answer = bob.get("/v1/pipelines").json()
     invoices = next(pipeline for pipeline in answer["data"] if pipeline["id"] == "invoices")
-    assert invoices["description"] == "For accounting"
+    assert invoices["description"].endswith("for accounting")
     assert invoices["metadata_schema"] == FORM
     assert (invoices["extractor"], invoices["embedding_model"]) == ("llm", "local/minilm")
     assert "metadata_schema" in invoices["schema"]["$defs"]["extractor.llm"]["properties"]
+
+
+def test_what_the_guide_shows_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_KEY", "sk-worker")
+    for shown in (SHOWN, PICTURES):
+        for name, pipeline in shown["pipelines"].items():
+            assert check(pipeline, f"pipelines.{name}") == []
+        assert validate(WorkerConfig, shown["worker"], "worker").api_key
+
+
+def test_what_the_guide_shows_can_be_done(house: House, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / "documents" / "annual-report-2025.pdf", tmp_path / "invoice.pdf")
+    done = subprocess.run(
+        [sys.executable, "-c", EXAMPLE],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PROXY_URL": house.proxy.url, "PROXY_KEY": key("alice")},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'title': 'Invoice of ACME'" in done.stdout
+    assert done.stdout.splitlines()[-1] == "The bill that nobody paid"
+    assert len(house.upstream.asked) == 1, "the model is asked by the preview alone"
 
 
 def test_a_preview_is_edited_added_and_found_without_asking_the_model_again(house: House) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from crawler.contracts import Format, Source
 from crawler.conversion import Limits, convert
+from crawler.crawler import CrawlerConfig, make_formats
 from crawler.errors import UnreadableDocument, UnsupportedFormat
 from crawler.formats import choose
 from crawler.registry import available, find, settings_type
@@ -84,6 +85,23 @@ def test_a_file_that_no_format_accepts_is_refused_with_the_kinds_that_are() -> N
     formats = [make(name) for name in ("pdf", "text")]
     with pytest.raises(UnsupportedFormat, match="pdf, text"):
         choose(formats, Source(filename="photo.png", content=b"\x89PNG\r\n\x1a\n\x00"))
+
+
+BINARY = ("docx", "pptx", "xlsx", "xls", "odt", "odp", "ods", "rtf", "epub", "msg", "zip", "image", "pdf")
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_a_file_whose_name_lies_is_read_as_what_it_is(name: str) -> None:
+    formats = make_formats(CrawlerConfig())
+    for filename, _, _ in SAMPLES.values():
+        lying = sample(name).model_copy(update={"filename": filename})
+        assert choose(formats, lying).__module__ == f"crawler.formats.{name}", filename
+
+
+@pytest.mark.parametrize("name", [name for name in BINARY if name not in {"image", "pdf"}])
+def test_text_under_the_name_of_another_kind_is_refused_in_words_that_say_so(name: str) -> None:
+    with pytest.raises(UnsupportedFormat, match=f"not what its name says: {name}"):
+        choose(make_formats(CrawlerConfig()), Source(filename=f"a.{name}", content=b"Just words.\n"))
 
 
 def test_to_choose_a_format_loads_no_converter() -> None:

@@ -74,8 +74,9 @@ class CrawlerConfig(Settings):
     """The model of collections that are made with it and name none."""
     formats: tuple[PluginConfig, ...] = Field(
         default=_plugins(
-            *("pdf", "docx", "pptx", "xlsx", "xls", "odt", "odp", "ods", "rtf", "epub", "html"),
-            *("eml", "msg", "zip", "image"),
+            *("docx", "pptx", "xlsx", "xls", "odt", "odp", "ods", "rtf", "epub", "msg", "zip", "image"),
+            # Told by its content, but by its name too: a file that is another kind was taken before.
+            *("pdf", "html", "eml"),
             *("csv", "tsv", "json", "jsonl", "xml", "ipynb", "code", "markdown", "text"),
         ),
         min_length=1,

@@ -13,10 +13,15 @@ def choose(formats: Sequence[Format[Any]], source: Source) -> Format[Any]:
     """The first of ``formats`` that accepts ``source``; quick, and loads no converter.
 
     Raises:
-        UnsupportedFormat: None does; the message names the kinds that are supported.
+        UnsupportedFormat: None does; the message names the kinds that are supported, or says that the
+            file's name lies.
     """
     for format_ in formats:
         if format_.accepts(source):
             return format_
-    kinds = ", ".join(type(f).__module__.rpartition(".")[2] for f in formats)
-    raise UnsupportedFormat(f"This type of file is not supported. Supported are: {kinds}.")
+    kinds = [type(f).__module__.rpartition(".")[2] for f in formats]
+    if (named := source.suffix.removeprefix(".")) in kinds:
+        raise UnsupportedFormat(
+            f"The file is not what its name says: {named}. Check it, and upload it under its right name."
+        )
+    raise UnsupportedFormat(f"This type of file is not supported. Supported are: {', '.join(kinds)}.")

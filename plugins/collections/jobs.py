@@ -75,15 +75,15 @@ class Queue:
         """Lease the job whose turn it is (`turns`); None when there is nothing to do now."""
         moment = now()
         async with self.database.read() as connection:  # idle workers must not lock anybody out
-            people = (await connection.execute(next_people(moment))).all()
+            people = await next_people(connection, moment)
         if not people:
             return None
         async with self.database.write() as connection:
-            for priority, user_id in people:
-                free = await connection.execute(next_document(moment, priority, user_id))
+            for turn in people:
+                free = await connection.execute(next_document(moment, turn.priority, turn.user_id))
                 key = free.one_or_none()
                 if key is not None:
-                    await served(connection, user_id, moment)
+                    await served(connection, turn.user_id, moment)
                     return await self._lease(connection, key.collection_id, key.id, moment)
         return None
 

@@ -187,13 +187,18 @@ class World:
             has_model,
             self.catalogue,
         )
+        self.concurrency = 1
         self.alice = person("alice", "staff")
 
     def worker(self) -> Worker:
         crawlers = ModelCrawlers(self.config, self.store, self.model)
         ingest = Ingest(self.queue, self.originals, self.store, crawlers, self.quotas, max_bytes=10**6)
         return Worker(
-            self.queue, self.store, ingest, Tidy(self.queue, self.originals, self.store), concurrency=1
+            self.queue,
+            self.store,
+            ingest,
+            Tidy(self.queue, self.originals, self.store),
+            concurrency=self.concurrency,
         )
 
     def reindexer(self) -> Reindexer:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.header import Header
 from email.message import EmailMessage
 from typing import Any, Literal
 
@@ -12,6 +15,8 @@ from crawler.errors import UnreadableDocument
 from crawler.formats import _xberg
 from crawler.formats._attachments import as_markdown, printable, some
 
+UNKNOWN = "application/octet-stream"
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 _MAX_HEADER = 512
 """Characters of a header that is kept as a property."""
 
@@ -95,7 +100,7 @@ class Mail:
         headers = {"Subject": self.subject, "From": self.sender, "To": self.to, "Cc": self.cc}
         for name, value in headers.items():
             if value.strip():
-                message[name] = printable(value)
+                _set_header(message, name, printable(value))
         if self.date:
             message["Date"] = self.date
         for kind, text in self.texts[:1]:
@@ -103,6 +108,23 @@ class Mail:
                 kind, text = "plain", self._markdown(kind, text)
             message.set_content(text, subtype=kind)
         for file in self.attachments:
-            main, _, sub = (file.media_type or "application/octet-stream").partition("/")
+            if file.media_type == "message/rfc822":
+                message.add_attachment(message_from_bytes(file.content, policy=policy.default))
+                continue
+            main, _, sub = (file.media_type or UNKNOWN).partition("/")
             message.add_attachment(file.content, maintype=main, subtype=sub, filename=file.filename)
         return message.as_bytes()
+
+
+def _set_header(message: EmailMessage, name: str, value: str) -> None:
+    try:
+        message[name] = value
+        message.as_bytes()
+    except Exception:  # noqa: BLE001  the standard library raises anything for what is no address
+        del message[name]
+        message[name] = Header(value, "utf-8", maxlinelen=0).encode()
+
+
+def clean_media_type(given: str) -> str:
+    """The media type (RFC 6838, 4.2), or that of unknown bytes."""
+    return given.lower() if _MEDIA_TYPE.fullmatch(given) else UNKNOWN

@@ -14,7 +14,7 @@ from crawler.errors import UnreadableDocument
 from crawler.formats import _containers
 from crawler.formats._attachments import clean_name
 from crawler.formats._compressed_rtf import decompress
-from crawler.formats._mail import Mail
+from crawler.formats._mail import Mail, clean_media_type
 from crawler.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _Storage:
             mail.attachments.append(
                 Attachment(
                     filename=clean_name(name, f"attachment-{number}"),
-                    media_type=self.text(_MIME) or None,
+                    media_type=clean_media_type(self.text(_MIME)),
                     content=content,
                 )
             )

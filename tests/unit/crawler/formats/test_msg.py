@@ -60,6 +60,29 @@ def test_a_mail_inside_is_a_file_that_is_read_as_a_mail() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "sender", ['"', "(a", "<<<>", "/O=EXCH/CN=RECIPIENTS/CN=ada", "a\r\nBcc: b", "J\u00f6rg"]
+)
+def test_mails_in_mails_are_kept_whoever_sent_them(sender: str) -> None:
+    deepest = outlook.mail({outlook.SUBJECT: "Deepest", outlook.BODY: "Low water."}, inside=True)
+    middle = outlook.mail(
+        {outlook.SUBJECT: "Middle", outlook.SENDER: sender, outlook.HTML: b"<p>High water.</p>"},
+        [
+            outlook.forwarded("x.msg", deepest),
+            outlook.attachment("a.bin", b"1", "no media\ntype"),
+        ],
+        inside=True,
+    )
+    whole = outlook.mail({outlook.SUBJECT: "Outer"}, [outlook.forwarded("y.msg", middle)])
+    [file] = convert(compound_file(whole)).attachments
+    second = Eml(Settings()).convert(Source(filename=file.filename, content=file.content))
+    assert second.metadata["title"] == "Middle"
+    assert "High water." in second.markdown
+    assert [inside.filename for inside in second.attachments] == ["Deepest.eml", "a.bin"]
+    third = Eml(Settings()).convert(Source(filename="x.eml", content=second.attachments[0].content))
+    assert third.markdown == "# Deepest\n\nLow water."
+
+
 def test_the_plain_text_comes_first_and_compressed_rich_text_last() -> None:
     assert "plain" in convert(mail(SUBJECT="S", BODY="plain", HTML=b"<p>rich</p>")).markdown
     assert "hello world" in convert(mail(SUBJECT="S", RTF=HELLO_RTF)).markdown

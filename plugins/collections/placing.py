@@ -80,6 +80,7 @@ def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
         "acl_key": new.acl_key,
         "pipeline": new.pipeline,
         "properties": new.properties or None,
+        "given": new.properties or None,
         "expires_at": new.expires_at,
         "batch_id": new.batch_id,
         "uploaded_by": principal.user_id,
@@ -161,6 +162,7 @@ def _equal(row: DocumentRecord, new: Prepared) -> bool:
         and row.sha256 == new.upload.sha256
         and row.acl_key == new.acl_key
         and row.pipeline == new.pipeline
+        and (row.given or {}) == new.properties
         and row.attributes == new.upload.metadata
         and row.expires_at == new.expires_at
     )

@@ -109,6 +109,7 @@ class DocumentRecord:
     error_code: str | None
     error_message: str | None
     properties: dict[str, Any] | None = None
+    given: dict[str, Any] | None = None
     warnings: list[str] | None = None
     expires_at: float | None = None
     batch_id: str | None = None

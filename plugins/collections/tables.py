@@ -106,7 +106,8 @@ documents = Table(
     Column("lease_until", Float, nullable=False),  # 0 = nobody works on it
     Column("error_code", String(64)),
     Column("error_message", Text),
-    Column("properties", Json),  # what was found in it, or given with its markdown
+    Column("properties", Json),  # what is known of it
+    Column("given", Json),  # those of them that came with its markdown, and are not looked for
     Column("warnings", Json),
     Column("expires_at", Float),  # from then on it is as if it were deleted
     Column("batch_id", String(64)),  # one upload's documents have the same

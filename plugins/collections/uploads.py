@@ -64,7 +64,7 @@ class Prepared:
     revision: str
     acl: list[str] | None
     pipeline: str
-    """Digest of what makes the same passages of the same bytes."""
+    """Digest of its settings."""
     properties: dict[str, Any] = field(default_factory=dict)
     """What is known of the document, given with its Markdown; with a `title` nothing is looked for."""
     expires_at: float | None = None
@@ -120,7 +120,7 @@ def prepare(
         document_id=upload.document_id or new_id("file-"),
         revision=uuid.uuid4().hex,
         acl=canonical_acl(upload.acl, rights),
-        pipeline=digest({**pipeline, "given": properties} if properties else pipeline),
+        pipeline=digest(pipeline),
         properties=properties,
         expires_at=moment(upload.expires_at),
         batch_id=batch_id,

@@ -89,7 +89,7 @@ class Ingest:
             media_type=media_type,
             content=None if is_markdown else content,
             markdown=content.decode() if is_markdown else None,
-            metadata=row.properties if is_markdown else None,
+            metadata=row.given,
             attributes=row.attributes,
         )
         return document, []

@@ -197,7 +197,7 @@ class Reindexer:
             media_type=row.media_type,
             content=None if is_markdown else content,
             markdown=content.decode() if is_markdown else None,
-            metadata=row.properties if is_markdown else None,
+            metadata=row.given,
             attributes=row.attributes,
         )
 

@@ -276,3 +276,27 @@ async def test_an_original_is_moved_in_and_names_of_files_are_ids_only(world: Wo
     await world.work()
     [text] = await world.found(world.alice, "file", "handbook")
     assert "The text of the file." in text
+
+
+async def test_what_is_given_beside_markdown_is_not_looked_for_and_what_is_found_is_not_taken_for_given(
+    world: World,
+) -> None:
+    await world.collection()
+    metadata = {"title": "Edited", "parties": ["x"], "year": 2025}
+    given = await world.add("handbook", "# Heading\n\nthe text", metadata=metadata)
+    found = await world.add("handbook", "# Heading\n\nthe text")
+    await world.work()
+    row = await world.row(given)
+    assert row.given == row.properties == {"title": "Edited", "parties": ["x"]}
+    assert (row.title, row.attributes) == ("Edited", {"year": 2025})
+    row = await world.row(found)
+    assert (row.title, row.properties["title"], row.given) == ("Heading", "Heading", None)
+
+
+async def test_the_same_markdown_with_an_edited_title_is_another_document(world: World) -> None:
+    await world.collection()
+    first = await world.add("handbook", "the text", metadata={"title": "A"})
+    await world.work()
+    again = await world.add("handbook", "the text", metadata={"title": "A"})
+    edited = await world.add("handbook", "the text", metadata={"title": "B"})
+    assert again.id == first.id != edited.id

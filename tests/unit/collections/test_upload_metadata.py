@@ -51,14 +51,6 @@ def test_of_a_preview_with_many_scalars_those_that_are_no_attributes_any_more_ar
     assert new.upload.metadata | new.properties == {"title": "A", **many}
 
 
-def test_the_same_text_with_an_edited_title_is_another_document() -> None:
-    first = prepared(metadata={"title": "A"})
-    again, edited = prepared(metadata={"title": "A"}), prepared(metadata={"title": "B"})
-    assert first.pipeline == again.pipeline != edited.pipeline
-    assert first.pipeline != prepared().pipeline
-    assert prepared({"extractor": {"use": "llm"}}, metadata={"title": "A"}).pipeline != first.pipeline
-
-
 def test_a_document_may_say_when_it_ends() -> None:
     assert prepared(expires_at="2999-01-01").expires_at == 32472144000.0
     assert prepared(expires_at=32472144000).expires_at == 32472144000.0

@@ -19,6 +19,7 @@ def upgrade() -> None:
     with op.batch_alter_table("documents") as documents:
         for column in (
             sa.Column("properties", Json, nullable=True),
+            sa.Column("given", Json, nullable=True),
             sa.Column("warnings", Json, nullable=True),
             sa.Column("expires_at", sa.Float(), nullable=True),
             sa.Column("batch_id", sa.String(64), nullable=True),

@@ -138,7 +138,10 @@ def _forwarded(part: EmailMessage) -> bytes:
     if not isinstance(inside, list) or not inside or not isinstance(inside[0], EmailMessage):
         return _payload(part)
     # The old policy writes headers as they came; the new one parses them, and fails on malformed ones.
-    return inside[0].as_bytes(policy=policy.compat32)
+    try:
+        return inside[0].as_bytes(policy=policy.compat32)
+    except UnicodeError:  # characters that its encoding does not have
+        return inside[0].as_string(policy=policy.compat32).encode("utf-8", "replace")
 
 
 def _subject_inside(part: EmailMessage) -> str:

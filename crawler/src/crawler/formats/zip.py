@@ -64,7 +64,7 @@ class Zip(Format[ZipSettings]):
         """
         try:
             archive = zipfile.ZipFile(io.BytesIO(source.content))
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, LookupError) as error:
             raise UnreadableDocument(
                 "The archive is broken, or was not downloaded to its end. Pack it again and upload that."
             ) from error

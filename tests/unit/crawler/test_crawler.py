@@ -86,7 +86,7 @@ async def test_progress_tells_each_stage_that_is_done_and_every_batch() -> None:
     ("fields", "limits", "error"),
     [
         ({"content": b""}, {}, UnreadableDocument),
-        ({"content": b"words", "source": "a.exe"}, {}, UnsupportedFormat),
+        ({"content": b"\x7fELF\0", "source": "a.exe"}, {}, UnsupportedFormat),
         ({"content": b" \n"}, {}, UnreadableDocument),
         ({"content": b"too many"}, {"max_bytes": 7}, DocumentTooLarge),
         ({"markdown": "# a\n\nx\n\n# b\n\ny"}, {"max_chunks": 1}, DocumentTooLarge),
@@ -130,7 +130,7 @@ def test_every_mistake_of_a_configuration_is_told_with_its_path(monkeypatch: pyt
     mistakes = check(config, "pipelines.default")
     beginnings = [
         "pipelines.default.formats[1].max_byte: unknown setting",
-        "pipelines.default.formats[2].use: `use: cobol`: no such plugin; there are: docx",
+        "pipelines.default.formats[2].use: `use: cobol`: no such plugin; there are: code",
         "pipelines.default.formats[3].use: field required",
         "pipelines.default.chunker.max_tokens: input should be greater than or equal to 64",
         "pipelines.default.limits.max_bytes: ",

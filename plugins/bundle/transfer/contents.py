@@ -58,9 +58,9 @@ def _is_subject(text: object) -> bool:
 
 def _collection(given: Any, reader: Reader) -> CollectionRecord:
     manifest = reader.manifest
-    ours = {"id": manifest.id, "name": manifest.name, "state": "creating", "store_name": ""}
+    ours = {"state": "creating", "store_name": ""}
     collection: CollectionRecord = _valid(_COLLECTION, given, ours, COLLECTION)
-    for name in ("embedding_model", "dimension", "metric", "retrieval"):
+    for name in ("id", "name", "embedding_model", "dimension", "metric", "retrieval"):
         if getattr(collection, name) != getattr(manifest, name):
             raise damaged(COLLECTION)
     if collection.kind != "bundle":

@@ -38,7 +38,7 @@ GROUP_PASSAGES = 2000
 TRIES = 20
 OF_HERE = {
     "document": {"collection_id", "worker", "lease_until", "change", "built_in", "built_chunks"},
-    "collection": {"id", "name", "state", "store_name", "reindex", "adopted", "grants", "held"},
+    "collection": {"state", "store_name", "reindex", "adopted", "grants", "held"},
 }
 """What rows say of this installation, or is said elsewhere."""
 

@@ -26,7 +26,8 @@ async def next_people(connection: AsyncConnection, moment: float) -> Sequence[Ro
     """Priority and person of documents that can be worked on now, in the order of their turns."""
     if connection.dialect.name == "postgresql":  # to compile the query takes ten times as long as to run it
         await connection.execute(text("SET LOCAL jit = off"))
-    return (await connection.execute(_next_people(moment))).all()
+    found: Sequence[Row[Any]] = (await connection.execute(_next_people(moment))).all()
+    return found
 
 
 def _next_people(moment: float) -> Select[Any]:

@@ -31,7 +31,12 @@ class Request:
 
     def send(self, client: httpx.Client) -> httpx.Response:
         options = _filled(self.options, self.names)
-        return client.request(self.method, self.route.format(**self.names), **options)
+        path = self.route.format(**self.names)
+        if not self.route.endswith("/events"):
+            return client.request(self.method, path, **options)
+        with client.stream(self.method, path, **options) as answer:  # which may not end by itself
+            begin = next(answer.iter_bytes(), b"")
+            return httpx.Response(answer.status_code, headers=answer.headers, content=begin)
 
 
 def _filled(value: Any, names: dict[str, str]) -> Any:
@@ -80,6 +85,8 @@ def options(stage: Stage, route: str, method: str, case: str) -> dict[str, Any]:
         ("/v1/collections/{collection}/reindex", ""): {},
         ("/v1/collections/{collection}/reindex/cancel", case): {},
         ("/v1/collections/{collection}/preview", ""): new,
+        ("/v1/jobs/{job}/cancel", "ended"): {},
+        ("/v1/jobs/{job}/retry", "ended"): {},
         ("/v1/collections/{collection}/add", "new"): {"documents": [new]},
         ("/v1/collections/{collection}/add", "replace"): {"documents": [{**new, "id": "{document}"}]},
         ("/v1/collections/{collection}/documents/{document}", "attributes"): {"metadata": {"year": 2025}},

@@ -17,6 +17,7 @@ import yaml
 from crawler.stores._embedded import LiteSupervisor
 from crawler.stores.milvus import Milvus
 from plugins.collections.jobs import workers_alive
+from plugins.core.shapes import Reindex
 from tests.support.collections import LIMIT_S, World, a_config, make_tables
 from tests.support.gated_store import GATES
 
@@ -139,6 +140,37 @@ async def test_a_deletion_whose_worker_is_killed_leaves_nothing(installation: In
     await installation.killed_at("after-remove")
     assert await world.row(document) is None
     assert await world.stored(document) == 0
+
+
+@pytest.mark.parametrize("gate", ["before-write", "after-write"])
+async def test_a_collection_whose_rebuilder_is_killed_answers_from_the_old_place_and_then_from_the_new(
+    installation: Installation, gate: str
+) -> None:
+    world = installation.world
+    await world.collection()
+    documents = [await world.add("handbook", f"the words number {number}") for number in range(2)]
+    with installation.worker():
+        await world.until(world.idle)
+    begun = await world.reindexing.start(world.alice, "handbook", Reindex(retrieval="dense"))
+    assert begun.retrieval == "hybrid"
+    installation.close(gate)
+    with installation.worker() as process:
+        await installation.reached(gate)
+        process.send_signal(signal.SIGKILL)
+        process.wait(LIMIT_S)
+    expected = ["the words number 0", "the words number 1"]
+    bm25 = {"ranker": "bm25"}
+    assert sorted(await world.found(world.alice, "words", "handbook", ranking_options=bm25)) == expected
+    installation.open(gate)
+
+    async def swapped() -> bool:
+        return (await world.catalogue.get(world.alice, "handbook")).reindex is None
+
+    with installation.worker():
+        await world.until(swapped)
+    assert (await world.catalogue.get(world.alice, "handbook")).retrieval == "dense"
+    assert sorted(await world.found(world.alice, "words", "handbook")) == expected
+    assert [await world.stored(document) for document in documents] == [1, 1]
 
 
 async def test_a_worker_ends_on_sigterm_and_gives_its_job_back(installation: Installation) -> None:

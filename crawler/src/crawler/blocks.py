@@ -7,9 +7,11 @@ only what decides where a text may be cut.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+_TEXT = re.compile(r"\S[^\n]*")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 
 Kind = Literal["heading", "table", "fence", "prose"]
@@ -31,16 +33,25 @@ class Block:
 
 def scan(markdown: str) -> list[Block]:
     """The blocks in their order; together they hold every character that is not white space."""
+    return list(stream(markdown))
+
+
+def stream(markdown: str) -> Iterator[Block]:
+    """The blocks one by one: a large text may have more of them than fit into memory."""
     scanner = _Scanner()
-    position = 0
-    for line in markdown.split("\n"):
-        scanner.take(line, position, position + len(line))
-        position += len(line) + 1
-    return scanner.blocks
+    end = -1
+    for found in _TEXT.finditer(markdown):
+        start = markdown.rfind("\n", max(end, 0), found.start()) + 1 or max(end, 0)
+        if start > end + 1:
+            scanner.leave()
+        end = found.end()
+        scanner.take(markdown[start:end], start, end)
+        yield from scanner.finished()
+    yield from scanner.blocks
 
 
 class _Scanner:
-    """Takes the lines one by one. String methods only: time stays linear, whatever the line."""
+    """Takes the lines that are not blank. String methods only: time stays linear, whatever the line."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
@@ -51,14 +62,23 @@ class _Scanner:
         self.last_start = 0
         """The last line of the open block, stripped, and where it starts."""
 
+    def leave(self) -> None:
+        """Blank lines: they end all but a fence."""
+        if not self.fence:
+            self.open = None
+
+    def finished(self) -> list[Block]:
+        """The blocks that no later line changes, which are given once."""
+        finished = self.blocks[:-1]
+        del self.blocks[:-1]
+        return finished
+
     def take(self, line: str, start: int, end: int) -> None:
         text = line.strip()
         if self.fence and self.open:
             self.open.end = end
             if text.startswith(self.fence) and not text.strip(self.fence[0]):
                 self.fence, self.open = "", None
-        elif not text:
-            self.open = None
         elif (level := _heading_level(text)) and not line.startswith(("    ", "\t")):
             self.blocks.append(Block("heading", start, end, level, _heading_text(text[level:])))
             self.open = None

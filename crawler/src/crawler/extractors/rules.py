@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from crawler.blocks import scan
+from crawler.blocks import stream
 from crawler.contracts import Converted, Extracted, Extractor, Services
 from crawler.settings import Settings
 
 MAX_TITLE = 120
 """Characters. The title is part of every chunk's indexed text, and must leave room for the content."""
+MAX_METADATA_BYTES = 65_536
+"""Of a document's metadata as JSON."""
 _HEAD = 65_536
 _MIN_LETTERS = 40
 """Fewer letters do not tell a language."""
@@ -20,15 +24,41 @@ _NO_TITLE = re.compile(
     r"|.*\.(docx?|pdf|indd|qxd|tex|dvi|pptx?|xlsx?|rtf|odt)$",
     re.IGNORECASE,
 )
+_COUNTS = ("page_count", "image_count", "table_count")
+"""What a format may know better than the Markdown tells."""
+_WORD = re.compile(r"\S+")
+_IMAGE = re.compile(r"!\[[^\[\]]*\]\(")
+_LONGEST_KEY = 100
+_MAX_KEYWORDS = 50
+_LONGEST_KEYWORDS = 2_000
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class Rules(Extractor[Settings]):
-    """Finds ``title`` (always), ``language`` (ISO 639-1), ``author``, ``created_at`` and ``modified_at``
-    (ISO 8601 dates), ``page_count`` and ``word_count``; what is not known is left out."""
+    """Finds ``title`` (always), ``language`` (ISO 639-1), ``author``, ``subject``, ``keywords``,
+    ``created_at`` and ``modified_at`` (ISO 8601 dates), ``page_count``, ``word_count``, ``table_count`` and
+    ``image_count``, and passes on what else the file says of itself (``sheets``, ``columns``, ``functions``,
+    ...); what is not known is left out."""
 
     async def extract(self, filename: str, converted: Converted, services: Services) -> Extracted:
-        return Extracted(metadata=await asyncio.to_thread(find, filename, converted))
+        metadata = await asyncio.to_thread(find, filename, converted)
+        return bounded(metadata)
+
+
+def bounded(metadata: Mapping[str, Any]) -> Extracted:
+    """``metadata`` up to ``MAX_METADATA_BYTES`` as JSON; what does not fit is left out, with a warning."""
+    kept: dict[str, Any] = {}
+    left_out: list[str] = []
+    size = 2
+    for key, value in metadata.items():
+        length = len(json.dumps({key: value}).encode())
+        if size + length > MAX_METADATA_BYTES:
+            left_out.append(key)
+        else:
+            kept[key] = value
+            size += length
+    warnings = (f"Too long to be kept as metadata: {', '.join(left_out)[:200]}.",) if left_out else ()
+    return Extracted(metadata=kept, warnings=warnings)
 
 
 def find(filename: str, converted: Converted) -> dict[str, Any]:
@@ -39,12 +69,37 @@ def find(filename: str, converted: Converted) -> dict[str, Any]:
         "language": _language(converted.markdown[:_HEAD]) or _text(given.get("language"), 8),
         "author": _text(given.get("author"), 200),
         "page_count": len(converted.pages) or None,
-        "word_count": len(converted.markdown.split()),
+        "word_count": sum(1 for _ in _WORD.finditer(converted.markdown)),
+        "table_count": sum(block.kind == "table" for block in stream(converted.markdown)),
+        "image_count": len(_IMAGE.findall(converted.markdown)),
+        "subject": _text(given.get("subject"), 500),
+        "keywords": _keywords(given.get("keywords")),
     }
+    counts = {key: given[key] for key in _COUNTS if type(given.get(key)) is int}
+    found |= counts
     for key in ("created_at", "modified_at"):
         date = _DATE.match(str(given.get(key, "")))
         found[key] = date[0] if date else None
-    return {key: value for key, value in found.items() if value is not None}
+    others = {
+        key[:_LONGEST_KEY]: value for key, value in given.items() if key not in found and _is_json(value)
+    }
+    return {key: value for key, value in (found | others).items() if value is not None}
+
+
+def _keywords(value: Any) -> list[str] | None:
+    """A list, which many programs write as one text with commas or semicolons."""
+    if isinstance(value, str):
+        value = re.split(r"[,;]", value[:_LONGEST_KEYWORDS])
+    words = [_text(word, 100) for word in value[:_MAX_KEYWORDS]] if isinstance(value, list) else []
+    return [word for word in words if word] or None
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _text(value: Any, longest: int) -> str | None:
@@ -58,7 +113,7 @@ def _title(filename: str, converted: Converted) -> str:
     given = _text(converted.metadata.get("title"), MAX_TITLE)
     if given and not _NO_TITLE.match(given):
         return given
-    for block in scan(converted.markdown[:_HEAD]):
+    for block in stream(converted.markdown[:_HEAD]):
         heading = _text(block.text, MAX_TITLE) if block.kind == "heading" else None
         if heading:
             return heading

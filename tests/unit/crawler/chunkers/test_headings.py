@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
-from crawler.chunkers.headings import Headings, HeadingsSettings
+from crawler.chunkers._pieces import ChunkSettings
+from crawler.chunkers.headings import Headings
 from crawler.contracts import Chunk, Services
 
-SMALL = Headings(HeadingsSettings(max_tokens=64))
+SMALL = Headings(ChunkSettings(max_tokens=64))
 
 
 def chunked(markdown: str, title: str | None = None) -> list[Chunk]:
@@ -103,6 +104,6 @@ def test_a_tokenizer_of_ones_own_can_be_named() -> None:
         tokenizer = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
         tokenizer.pre_tokenizer = WhitespaceSplit()
         tokenizer.save(str(path))
-        chunker = Headings(HeadingsSettings(max_tokens=64, tokenizer=path))
+        chunker = Headings(ChunkSettings(max_tokens=64, tokenizer=path))
         chunks = asyncio.run(chunker.chunk("\n\n".join(["a.b.c d"] * 64), (), None, Services()))
     assert [len(chunk.content.split()) for chunk in chunks] == [64, 64]

@@ -1,0 +1,54 @@
+"""Chunks of one size, whatever the headings: only tables keep their rows and header together."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+
+from crawler.blocks import Block, stream
+from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, chunks, packed
+from crawler.contracts import Chunk, Chunker, Page, Services
+
+_WORD = re.compile(r"\S+")
+
+
+class Fixed(Chunker[ChunkSettings]):
+    """Chunks of ``max_tokens`` in whole words, each repeating ``overlap_tokens`` of the one before it.
+
+    They carry no headings, as one may reach over several. The limit is as exact as with ``headings``.
+    """
+
+    def __init__(self, settings: ChunkSettings) -> None:
+        super().__init__(settings)
+        self._cutter = Cutter(settings)
+
+    async def chunk(
+        self, markdown: str, pages: Sequence[Page], title: str | None, services: Services
+    ) -> list[Chunk]:
+        return await asyncio.to_thread(lambda: chunks(markdown, pages, self._pieces(markdown, title)))
+
+    def _pieces(self, markdown: str, title: str | None) -> Iterator[tuple[HeadingPath, Piece]]:
+        headings, room, overlap = self._cutter.room(title, ())
+        pieces = packed(self._cut(markdown, room), room)
+        for piece in self._cutter.overlapping(markdown, pieces, overlap):
+            yield headings, piece
+
+    def _cut(self, markdown: str, room: int) -> Iterator[Piece]:
+        for block in stream(markdown):
+            if block.kind == "table":
+                yield from self._table(markdown, block, room)
+                continue
+            words = (match.span() for match in _WORD.finditer(markdown, block.start, block.end))
+            for word in self._cutter.measured(markdown, words):
+                if word.tokens <= room:
+                    yield word
+                else:
+                    yield from self._cutter.split(markdown, word.start, word.end, room, prose=False)
+
+    def _table(self, markdown: str, block: Block, room: int) -> Iterator[Piece]:
+        (whole,) = self._cutter.measured(markdown, [(block.start, block.end)])
+        if whole.tokens <= room:
+            yield whole
+        else:
+            yield from self._cutter.cut(markdown, block, room)

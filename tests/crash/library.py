@@ -89,7 +89,6 @@ def bad() -> list[File]:
         made.writestr("word/document.xml", paragraph("a" * 2**20) * 400)
     entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
     laughs = f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY e0 "ha">{entities}]><x>&e11;</x>'
-    flate = pdf([[(11, 72, 700, "bomb")]], bomb_bytes=600 * 2**20)
     contents = {
         "half.docx": whole[: len(whole) // 2],
         "half.pdf": b"%PDF-1.7\n" + zlib.compress(b"half"),
@@ -99,7 +98,6 @@ def bad() -> list[File]:
         "program.exe": b"MZ" + bytes(200),
         "bomb.docx": bomb.getvalue(),
         "laughs.xml": laughs.encode(),
-        "flate.pdf": flate,
         "blank.txt": b" \n \n",
     }
     return [File(name, content, None) for name, content in contents.items()]
@@ -113,7 +111,8 @@ def library() -> list[File]:
             own = word(number * len(KINDS) + place)
             good.append(File(f"{number}-{suffix}.{suffix}", make(own), own))
     twins = [File(f"twin-{file.name}", file.content, file.word) for file in good[:TWINS]]
-    return [*bad(), *good, *twins]
+    swollen = pdf([[(11, 72, 700, f"Behind {word(9999)} is much")]], bomb_bytes=400 * 2**20)
+    return [*bad(), File("swollen.pdf", swollen, word(9999)), *good, *twins]
 
 
 def folder(path: Path) -> list[File]:

@@ -33,6 +33,7 @@ from pydantic import ByteSize, Field, ValidationError
 from crawler import _sandbox
 from crawler.contracts import Attachment, Converted, Format, Frozen, Image, Source
 from crawler.errors import CrawlError, DocumentTooLarge, UnreadableDocument, UnsupportedFormat
+from crawler.links import without_active_links
 from crawler.registry import settings_type
 from crawler.settings import Settings
 
@@ -335,6 +336,7 @@ def _frames(converted: Converted, limits: Limits) -> tuple[dict[str, Any], list[
         kind = "attachments" if isinstance(file, Attachment) else "images"
         heads[kind].append({**file.model_dump(exclude={"content"}), "size": len(file.content)})
     body = converted.model_dump(mode="json", exclude={"attachments", "images"})
+    body["markdown"] = without_active_links(converted.markdown)
     missing = len(converted.attachments) - len(heads["attachments"])
     if missing:
         body["warnings"].append(

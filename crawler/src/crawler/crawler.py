@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from crawler.descriptions import ImageDescriptions, describe
 from crawler.errors import ConfigError, DocumentTooLarge, EmbeddingFailed, UnreadableDocument
 from crawler.extractors.rules import MAX_TITLE
 from crawler.formats import choose
+from crawler.links import without_active_links
 from crawler.properties import attributes_of
 from crawler.settings import Settings, explain, from_environment, validate
 from crawler.store import Store
@@ -150,7 +152,9 @@ def settings_schema(config: CrawlerConfig) -> dict[str, Any]:
     for kind, contract, parts in kinds:
         for part in parts:
             settings = registry.settings_type(registry.find(_PACKAGES[contract], contract, part.use))
-            schema["$defs"][f"{kind}.{part.use}"] = settings.model_json_schema()
+            name = f"{kind}.{part.use}"
+            within = f"#/$defs/{name}/$defs/{{model}}"
+            schema["$defs"][name] = settings.model_json_schema(ref_template=within)
     return schema
 
 
@@ -199,6 +203,9 @@ class Preparer:
         report, kept = progress or _silent, keep or _forget
         if document.markdown is None:
             document = await self._convert(document, report, kept)
+        elif not document.chunks:
+            harmless = await asyncio.to_thread(without_active_links, document.markdown)
+            document = document.model_copy(update={"markdown": harmless})
         self._check_pages(document.pages)
         if document.metadata is None or "title" not in document.metadata:
             document = await self._extract(document, report)

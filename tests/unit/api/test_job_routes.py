@@ -72,7 +72,7 @@ async def test_a_last_event_that_is_no_number_is_refused(server: Server) -> None
     collection = await server.collection()
     for wrong in ("abc", "-1", "1" * 40, "²"):
         answer = await server.as_alice.get(
-            f"/v1/collections/{collection}/jobs/events", headers={"Last-Event-ID": wrong.encode()}
+            f"/v1/collections/{collection}/jobs/events", headers={b"Last-Event-ID": wrong.encode()}
         )
         assert answer.status_code == 400, wrong
         assert answer.json()["error"]["param"] == "last-event-id"

@@ -44,6 +44,8 @@ class Forms(dict[str, Any]):
 
 FORMS = Forms(
     {
+        "'opera'": [{"text": ['{"kind": "opera"}']}],
+        "LEMUR": [{"text": ['{"kind": "opera"}']}],
         AGAIN: [{"text": [json.dumps(GOOD)]}],
         "ZEBRA": [{"text": ['{"kind": "novel"}']}],
         "Northwind": [{"text": [json.dumps(GOOD)]}],
@@ -211,6 +213,15 @@ def test_a_document_that_is_added_without_a_preview_is_found_by_what_the_model_s
     assert view["properties"]["kind"] == "invoice"
     named = {"type": "eq", "key": "kind", "value": "invoice"}
     assert view["id"] in [hit["file_id"] for hit in house.found("money", **named)]
+
+
+def test_a_document_that_the_model_makes_nothing_of_is_stored_with_a_warning(house: House) -> None:
+    view = house.add({"text": "LEMUR: a song about marmots.", "filename": "lemur.txt"})
+    assert len(house.upstream.asked) == 2
+    [warning] = view["warnings"]
+    assert "$.kind: 'opera' is not one of" in warning
+    assert view["properties"]["title"] == "lemur"
+    assert view["id"] in [hit["file_id"] for hit in house.found("marmots")]
 
 
 def test_a_model_that_is_down_makes_no_preview_and_leaks_nothing(house: House) -> None:

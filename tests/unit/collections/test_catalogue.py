@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from crawler.errors import StoreCapability
+from plugins.collections.catalogue import CollectionCatalogue
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection
 from plugins.core.shapes import Access, CollectionPatch, NewCollection
 from tests.support.collections import World, person
@@ -151,3 +152,25 @@ async def test_a_collection_that_the_store_does_not_make_leaves_its_name_free(
             await world.collection()
     assert (await world.catalogue.list(world.alice)).data == []
     await world.collection()
+
+
+async def test_a_pipelines_embedding_model_is_that_of_its_collections_which_name_none(world: World) -> None:
+    world.model.names |= {"local/other", "local/third"}
+    config = world.config.collections
+    catalogue = CollectionCatalogue(
+        world.database,
+        world.rights,
+        world.store,
+        world.model,
+        config,
+        {"default": None, "other": "local/other"},
+        lambda name: name in world.model.names,
+    )
+    for pipeline, named, model in [
+        ("default", None, "local/words"),
+        ("other", None, "local/other"),
+        ("other", "local/third", "local/third"),
+    ]:
+        new = NewCollection(name=f"{pipeline} {named}", pipeline=pipeline, embedding_model=named)
+        created = await catalogue.create(world.alice, new)
+        assert (created.pipeline, created.embedding_model) == (pipeline, model)

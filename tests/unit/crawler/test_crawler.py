@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from unittest.mock import create_autospec
 
+import jsonschema
 import pytest
 
 from crawler.contracts import Document, Page, Stage
@@ -166,6 +167,7 @@ def test_a_pipelines_settings_are_described_with_those_of_its_plugins() -> None:
     assert {"formats.text", "extractor.rules"} <= schema["$defs"].keys()
     assert "formats.pdf" not in schema["$defs"]
     assert schema["additionalProperties"] is False
+    jsonschema.Draft202012Validator(schema).validate({"formats": [{"use": "text"}]})
 
 
 def test_the_models_that_a_pipeline_asks_are_known_by_their_settings() -> None:

@@ -54,7 +54,7 @@ def router(
         "/v1/collections/{collection}/preview",
         summary="Preview a document",
         response_model=PreviewView,
-        responses=errors(403, 404, 409, 413, 415),
+        responses=errors(403, 404, 409, 413, 415, 429),
         openapi_extra=_BODY,
     )
     async def preview_document(caller: Caller, collection: CollectionRef, request: Request) -> Response:

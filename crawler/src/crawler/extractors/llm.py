@@ -20,7 +20,7 @@ from crawler.settings import Settings
 
 ATTEMPTS = 2
 """The question, and once more with what was wrong with the answer."""
-MAX_ANSWER = 65_536
+MAX_ANSWER = 16_384
 """Characters of an answer."""
 _MAX_MISTAKE = 500
 _CUT = "\n\n[... the middle of the document is left out ...]\n\n"

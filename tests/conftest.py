@@ -21,6 +21,7 @@ TOGETHER = {
         "journeys/test_chat",
         "journeys/test_documents",
         "journeys/test_quickstart",
+        "journeys/test_sync_and_backup",
         "project/test_readme",
     ],
     "apis": ["journeys/test_messages", "journeys/test_responses"],

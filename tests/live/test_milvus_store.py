@@ -13,6 +13,7 @@ from tests.support.proxy import ROOT
 __all__ = ["milvus"]
 
 TIMEOUT_S = 900
+CONTRACTS = ("tests/contract/test_stores.py", "tests/contract/test_store_rows.py")
 
 
 def test_the_server_keeps_the_contract_of_a_store(milvus: Server) -> None:
@@ -22,7 +23,7 @@ def test_the_server_keeps_the_contract_of_a_store(milvus: Server) -> None:
         "MILVUS_PASSWORD": milvus.password,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/contract/test_stores.py", "-k", "server", "-q", "--tb=short"],
+        [sys.executable, "-m", "pytest", *CONTRACTS, "-k", "server", "-q", "--tb=short"],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,

@@ -41,10 +41,14 @@ def test_the_settings_shown_are_settings() -> None:
     assert check(config, "readme") == []
 
 
-@pytest.mark.parametrize("command", ["crawl", "convert"])
+@pytest.mark.parametrize("command", ["crawl", "sync", "convert"])
 def test_the_options_shown_are_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     offered = capsys.readouterr().out
-    shown = {"crawl": ["--collection", "--url", "--key-env"], "convert": ["--json", "--config"]}[command]
-    assert all(option in README and option in offered for option in shown)
+    shown = {
+        "crawl": ["--collection", "--url", "--key-env"],
+        "sync": ["--collection", "--dry-run"],
+        "convert": ["--json", "--config"],
+    }
+    assert all(option in README and option in offered for option in shown[command])

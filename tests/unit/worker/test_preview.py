@@ -92,6 +92,18 @@ async def test_a_chunker_that_asks_the_embedding_model_gets_the_collections(tmp_
     assert len(first[0]) == 384
 
 
+async def test_a_semantic_pipeline_is_previewed_with_the_collections_model(tmp_path: Path) -> None:
+    pipelines = {"default": {"chunker": {"use": "semantic", "max_tokens": 64}}}
+    config = a_config(tmp_path).model_copy(update={"pipelines": pipelines})
+    leave = "Employees have thirty days of leave. Leave is asked for in writing. Unused leave expires. "
+    rockets = "The rocket burns liquid oxygen. Its second stage reaches orbit. The engine is cooled by fuel. "
+    markdown = 2 * leave + 2 * rockets
+    found = await previewed(tmp_path, config, markdown=markdown)
+    texts = [markdown[chunk.start : chunk.end] for chunk in found.chunks]
+    assert len(texts) > 1
+    assert not any("rocket" in text and "thirty days" in text for text in texts)
+
+
 async def test_an_embedding_model_that_cannot_be_reached_is_no_hindrance_where_nothing_asks_it(
     tmp_path: Path,
 ) -> None:

@@ -31,6 +31,8 @@ from plugins.worker.worker import Worker
 log = logging.getLogger("plugins.worker")
 
 LOCK_POLL_S = 0.5
+NICENESS = 10
+"""Chats on the same machine go first; the conversions, which are children of this, are as nice."""
 GRACE_S = 20.0
 """How long work in progress may take to end when the parent is gone."""
 
@@ -39,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m plugins.worker", description=__doc__)
     parser.add_argument("--child", action="store_true", help="end when standard input closes")
     args = parser.parse_args()
+    os.nice(NICENESS)
     logs.configure()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("alembic", "httpx"):

@@ -36,6 +36,8 @@ from crawler.store import Store
 
 T = TypeVar("T")
 
+_CHUNKS_AT_ONCE = 512
+"""Chunks whose vectors are held in memory at once."""
 _CHARACTERS_PER_CHUNK = 4_000
 """More than any chunker makes: a longer text need not be cut to know that it has too many chunks."""
 
@@ -307,10 +309,10 @@ class Crawler(Preparer):
         """Convert, extract, chunk, embed and store ``document``; repeating it is harmless.
 
         Convert is skipped where the document has markdown, extract where its metadata has a title, chunk
-        where it has chunks.
+        where it has chunks. Vectors go to the store as they come: however long the document, few are held.
 
         Returns:
-            The document as it was stored, its chunks with their vectors.
+            The document as it was stored, its chunks without their vectors.
 
         Raises:
             CrawlError: ``transient`` tells whether the same document may succeed later.
@@ -318,19 +320,24 @@ class Crawler(Preparer):
         report = progress or _silent
         document = await self.prepare(document, report, keep)
         title = (document.metadata or {}).get("title")
-        chunks = await self._embed(document.chunks, title, report)
-        document = document.model_copy(update={"chunks": tuple(chunks)})
-        await report("store", 0, len(chunks))
-        await self.store.write(document)
+        chunks = document.chunks
+        await report("embed", 0, len(chunks))
+        for start in range(0, len(chunks), _CHUNKS_AT_ONCE):
+            part = range(start, min(start + _CHUNKS_AT_ONCE, len(chunks)))
+            embedded = await self._embed(chunks, part, title, report)
+            if part.stop == len(chunks):
+                await report("store", 0, len(chunks))
+            await self.store.write(document.model_copy(update={"chunks": embedded}))
         await report("done", len(chunks), len(chunks))
         return document
 
-    async def _embed(self, chunks: Sequence[Chunk], title: str | None, report: Progress) -> list[Chunk]:
-        await report("embed", 0, len(chunks))
+    async def _embed(
+        self, chunks: Sequence[Chunk], part: range, title: str | None, report: Progress
+    ) -> tuple[Chunk, ...]:
         embedded: list[Chunk] = []
         size = self.config.embedding_batch_size
-        for start in range(0, len(chunks), size):
-            batch = chunks[start : start + size]
+        for start in range(part.start, part.stop, size):
+            batch = chunks[start : min(start + size, part.stop)]
             vectors = await self.embedder.embed([chunk.indexed_text(title) for chunk in batch])
             if len(vectors) != len(batch):
                 raise EmbeddingFailed
@@ -338,8 +345,8 @@ class Crawler(Preparer):
                 chunk.model_copy(update={"dense": tuple(vector)})
                 for chunk, vector in zip(batch, vectors, strict=True)
             ]
-            await report("embed", len(embedded), len(chunks))
-        return embedded
+            await report("embed", part.start + len(embedded), len(chunks))
+        return tuple(embedded)
 
 
 async def _silent(stage: Stage, done: int, total: int | None) -> None:

@@ -187,6 +187,17 @@ async def test_a_worker_ends_on_sigterm_and_gives_its_job_back(installation: Ins
     assert (row.worker, row.attempts) == (None, 0)
 
 
+async def test_a_worker_lets_everything_else_on_the_machine_go_first(installation: Installation) -> None:
+    with installation.worker() as process:
+
+        async def alive() -> bool:
+            return await workers_alive(installation.world.database) == 1
+
+        await installation.world.until(alive)
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(ours + 10, 19)
+
+
 async def test_a_child_worker_ends_when_its_parent_is_gone(installation: Installation) -> None:
     with installation.worker("--child") as process:
 

@@ -14,8 +14,23 @@ _CLOSERS = "\"'»”’)]*_`」』）"
 _STOPS = (".", "!", "?", "…", "。", "！", "？")
 _LIST_MARKS = ("- ", "* ", "+ ")
 _ABBREVIATIONS = (
-    *("abs.", "art.", "bzw.", "ca.", "cf.", "dr.", "e.g.", "etc.", "fig.", "i.e.", "inc.", "ltd.", "mr."),
-    *("mrs.", "ms.", "no.", "nr.", "pp.", "prof.", "sec.", "st.", "usw.", "vgl.", "vs.", "z.b."),
+    *(
+        "abb.",
+        "abs.",
+        "art.",
+        "bzw.",
+        "ca.",
+        "cf.",
+        "dr.",
+        "e.g.",
+        "etc.",
+        "fig.",
+        "i.e.",
+        "inc.",
+        "ltd.",
+        "mr.",
+    ),
+    *("mrs.", "ms.", "nr.", "pp.", "prof.", "sec.", "st.", "usw.", "vgl.", "vs.", "z.b."),
 )
 _LONGEST_LOOK = 40
 """Characters at a word's end that are looked at."""

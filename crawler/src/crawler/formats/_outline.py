@@ -26,7 +26,8 @@ _FUNCTION_WORDS = "def defp function func fun fn sub proc procedure method macro
 _MODIFIERS = (
     "abstract annotation async case companion const constexpr data declare default export extern external "
     "fileprivate final friend global inline inner internal lateinit local native noexcept open operator "
-    "override partial private protected pub public readonly sealed static suspend synchronized unsafe virtual volatile"
+    "override partial private protected pub public readonly sealed static suspend synchronized unsafe "
+    "virtual volatile"
 )
 _CONTROL_WORDS = (
     "if for while switch catch return else do try foreach using lock when unless until elif new throw with "
@@ -211,7 +212,7 @@ def _declared(line: str, language: str, *, in_class: bool) -> tuple[str, str] | 
         return ("function", match["name"] or match["plain"]) if match else None
     if language not in _KEYWORD_LANGUAGES:
         return None
-    if (match := _KEYWORD.match(line)) and not _is_use(line, match["kind"]):
+    if (match := _KEYWORD.match(line)) and not _is_use(line, match["kind"], language):
         kind = match["kind"] if match["kind"] in _CLASSES else "function"
         return kind, match["name"].rstrip(":.-")
     patterns = [_TYPED] if language in _TYPED_LANGUAGES else []
@@ -228,9 +229,9 @@ def _declared(line: str, language: str, *, in_class: bool) -> tuple[str, str] | 
     return None
 
 
-def _is_use(line: str, kind: str) -> bool:
+def _is_use(line: str, kind: str, language: str) -> bool:
     """Whether the word only names a type that is declared elsewhere: ``struct leave *find(int id)``."""
-    if kind in {"struct", "union", "enum"} and ("(" in line or "=" in line):
+    if language in {"c", "cpp"} and kind in {"struct", "union", "enum"} and ("(" in line or "=" in line):
         return True
     return "{" not in line and line.rstrip().endswith((";", ","))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crawler.contracts import Converted, Page
-from crawler.extractors.rules import find
+from crawler.extractors.rules import MAX_METADATA_BYTES, bounded, find
 
 
 def extracted(markdown: str = "", filename: str = "annual_report.pdf", **properties: Any) -> dict[str, Any]:
@@ -67,3 +67,31 @@ def test_author_pages_and_words_are_told() -> None:
     )
     found = find("a.pdf", converted)
     assert (found["author"], found["page_count"], found["word_count"]) == ("Ada", 2, 3)
+
+
+def test_tables_pictures_and_words_are_counted() -> None:
+    found = extracted(
+        "# A\n\n| a |\n|---|\n| 1 |\n\n![a map](x.png) and ![](y.png)\n\n```\n| b |\n|---|\n```\n"
+    )
+    assert (found["table_count"], found["image_count"]) == (1, 2)
+    assert extracted("text", image_count=7)["image_count"] == 7
+
+
+def test_what_else_the_file_says_of_itself_is_passed_on() -> None:
+    columns = [{"name": "a", "type": "integer", "min": 1, "max": 2}]
+    found = extracted(
+        "x", columns=columns, rows=2, functions=["main"], subject=" Leave\n ", keywords="a, b;c"
+    )
+    assert (found["columns"], found["rows"], found["functions"]) == (columns, 2, ["main"])
+    assert (found["subject"], found["keywords"]) == ("Leave", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("odd", [float("nan"), object(), {1, 2}, b"bytes", None])
+def test_what_is_not_json_is_not_passed_on(odd: Any) -> None:
+    assert "odd" not in extracted("x", odd=odd)
+
+
+def test_metadata_that_is_too_long_is_left_out_with_a_warning() -> None:
+    found = bounded({"title": "T", "sheets": ["x" * MAX_METADATA_BYTES], "rows": 2})
+    assert found.metadata == {"title": "T", "rows": 2}
+    assert "sheets" in found.warnings[0]

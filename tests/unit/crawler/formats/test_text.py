@@ -53,7 +53,21 @@ def test_a_broken_utf_16_text_is_refused() -> None:
         Text(Settings()).convert(Source(filename="a.txt", content=b"\xff\xfea"))
 
 
-def test_an_unknown_name_is_text_only_when_its_media_type_says_so() -> None:
-    source = Source(filename="a.xyz", content=b"words")
-    assert not Text(Settings()).accepts(source)
-    assert Text(Settings()).accepts(source.model_copy(update={"media_type": "text/plain"}))
+@pytest.mark.parametrize("filename", ["notes.rst", "a.xyz", "NOTES", "server.log", "a.pl.bak"])
+def test_a_text_of_any_name_is_text(filename: str) -> None:
+    assert Text(Settings()).accepts(Source(filename=filename, content=b"words"))
+
+
+@pytest.mark.parametrize(
+    ("filename", "content"),
+    [
+        ("a.pdf", b"words"),
+        ("a.txt", b"<!doctype html><p>words"),
+        ("a.txt", b"{\\rtf1 words}"),
+        ("a.bin", b""),
+    ],
+)
+def test_what_its_name_or_its_beginning_says_to_be_of_another_kind_is_not_text(
+    filename: str, content: bytes
+) -> None:
+    assert not Text(Settings()).accepts(Source(filename=filename, content=content))

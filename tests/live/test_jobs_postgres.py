@@ -27,13 +27,16 @@ from tests.support.proxy import ROOT
 
 __all__ = ["lite", "store"]
 
-RERUN_S = 900
+RERUN_S = 1800
 SAME = (
     "tests/unit/collections/test_turns.py",
     "tests/unit/collections/test_jobs.py",
     "tests/unit/collections/test_quotas.py",
     "tests/unit/worker/test_worker.py",
     "tests/unit/worker/test_stages.py",
+    "tests/unit/worker/test_reindex.py",
+    "tests/unit/worker/test_delete.py",
+    "tests/unit/collections/test_expiry.py",
 )
 
 

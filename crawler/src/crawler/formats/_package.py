@@ -99,7 +99,7 @@ def texts(root: Element | None, names: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for element in root.iter() if root is not None else ():
         key = names.get(element.tag)
-        text = " ".join("".join(element.itertext()).split())
-        if key and text and key not in found:
-            found[key] = text
+        if key and key not in found:
+            text = " ".join("".join(element.itertext()).split())
+            found |= {key: text} if text else {}
     return found

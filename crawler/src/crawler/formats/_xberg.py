@@ -27,10 +27,10 @@ _LIMITS = {
     "max_table_cells": 500_000,
 }
 _ACTIVE_LINK = re.compile(
-    r"!?\[([^\]\n]{0,2000})\]\(\s*<?\s*(?:javascript|vbscript|data):(?:[^()\n]|\([^()\n]*\))*\)",
+    r"!?\[([^\[\]\n]{0,2000})\]\(\s*+<?\s*+(?:javascript|vbscript|data):(?:[^()\n]|\([^()\n]*\))*\)",
     re.IGNORECASE,
 )
-_PLACE_OF_IMAGE = re.compile(r"!\[([^\]\n]{0,2000})\]\(image_(\d{1,6})\.\w{1,5}\)")
+_PLACE_OF_IMAGE = re.compile(r"!\[([^\[\]\n]{0,2000})\]\(image_(\d{1,6})\.\w{1,5}\)")
 _NO_ALT_TEXT = re.compile(r"image|picture|\S+\.\w{3,4}", re.IGNORECASE)
 """What programs put where the author gave no alternative text: a word, or the file's name."""
 _BLOCKS = (

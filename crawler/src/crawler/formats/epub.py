@@ -28,7 +28,7 @@ _PROPERTIES = {
 }
 _PAGES = {"application/xhtml+xml", "text/html"}
 _FONTS = (b"http://www.idpf.org/2008/embedding", b"http://ns.adobe.com/pdf/enc#RC")
-_LINK = re.compile(r"(!?)\[([^\]\n]{0,2000})\]\([ \t]{0,9}<?([^)>\s]{0,2000})>?[^)\n]{0,2000}\)")
+_LINK = re.compile(r"(!?)\[([^\[\]\n]{0,2000})\]\(<?([^()\[\]<>\s]{0,2000}+)(?:[>\s][^()\n]{0,500}+)?\)")
 _ABSOLUTE = re.compile(r"(?:https?|mailto|ftp):", re.I)
 
 
@@ -82,7 +82,7 @@ def _contents(package: Package) -> tuple[str, list[str], dict[str, Any]]:
     for meta in root.iter(f"{_OPF}meta"):
         if meta.get("property") == "dcterms:modified" and meta.text:
             metadata["modified_at"] = meta.text.strip()
-    return part, [name for name in spine if name], metadata
+    return part, list(dict.fromkeys(name for name in spine if name)), metadata
 
 
 def _write(package: Package, chapter: str, text: str, writer: Writer) -> None:

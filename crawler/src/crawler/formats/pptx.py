@@ -60,7 +60,8 @@ def _slides(package: Package) -> list[str]:
         raise UnreadableDocument
     known = _ooxml.relationships(package, main)
     targets = (known.get(slide.get(f"{_R}id", "")) for slide in root.iter(f"{_P}sldId"))
-    return [target.target for target in targets if target and target.kind == "slide"]
+    # Each once, however often it is named.
+    return list(dict.fromkeys(each.target for each in targets if each and each.kind == "slide"))
 
 
 class _Slide:

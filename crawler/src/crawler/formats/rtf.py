@@ -11,7 +11,7 @@ from crawler.settings import Settings
 
 _BEGINNING = b"{\\rtf"
 _KEYWORDS = re.compile(rb"\{\\keywords ([^{}\\]{1,1000})\}")
-_EMPHASIS_IN_LINK = re.compile(r"\[(__|\*\*|\*|_)([^\]\n]{0,2000})\1\]\(")
+_EMPHASIS_IN_LINK = re.compile(r"\[(__|\*\*|\*|_)([^\[\]\n]{0,2000})\1\]\(")
 """Links are underlined in their style, which is no emphasis."""
 
 

@@ -13,7 +13,7 @@ from crawler.formats.docx import Docx
 from crawler.settings import Settings
 from tests.unit.crawler.samples import compound_file, docx, paragraph, real
 
-PAGE = '<w:p><w:r><w:lastRenderedPageBreak/><w:t>{}</w:t></w:r></w:p>'
+PAGE = "<w:p><w:r><w:lastRenderedPageBreak/><w:t>{}</w:t></w:r></w:p>"
 
 
 def source(content: bytes, filename: str = "handbook.docx") -> Source:

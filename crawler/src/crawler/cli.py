@@ -24,12 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, command in commands.items():
         command.add_arguments(choices.add_parser(name, help=command.help, description=command.help))
     options = parser.parse_args(arguments)
+    chosen = commands[options.command]
     try:
-        return commands[options.command].run(options)
+        return chosen.run(options)
     except ConfigError as error:
         say("\n".join(error.mistakes), error=True)
     except KeyboardInterrupt:
-        say("Interrupted. What was uploaded goes on being processed.", error=True)
+        say(f"Interrupted. {chosen.interrupted}".rstrip(), error=True)
     return 1
 
 

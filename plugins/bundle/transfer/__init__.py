@@ -31,8 +31,14 @@ def _import(options: argparse.Namespace) -> int:
 
 
 EXPORT = Command(
-    "write a whole collection into a folder (reads the configuration)", _export_arguments, _export
+    "write a whole collection into a folder (reads the configuration)",
+    _export_arguments,
+    _export,
+    "What is in the folder is no export; delete it.",
 )
 IMPORT = Command(
-    "make a collection of what was exported (reads the configuration)", _import_arguments, _import
+    "make a collection of what was exported (reads the configuration)",
+    _import_arguments,
+    _import,
+    "The worker clears away what was written.",
 )

@@ -20,6 +20,8 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     """Does it, and returns the exit status: 0, or 1 when something failed."""
+    interrupted: str = ""
+    """What becomes of what was done by then, when it is interrupted."""
 
 
 def say(text: str, *, error: bool = False) -> None:

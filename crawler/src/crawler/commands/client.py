@@ -18,7 +18,7 @@ TIMEOUT = httpx.Timeout(30, read=120, write=300)
 MAX_PAUSE_S = 60.0
 """A server that asks for a longer pause is not waited for."""
 TRIES = 5
-PAGE = 1000
+PAGE = 200
 
 
 class Failed(Exception):

@@ -11,7 +11,7 @@ from pathlib import Path
 from crawler.commands import Command, say
 from crawler.commands.client import Failed, add_arguments, opened
 from crawler.commands.jobs import Jobs
-from crawler.commands.uploads import Item, readable, upload
+from crawler.commands.uploads import INTERRUPTED, Item, readable, upload
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -77,4 +77,4 @@ def below(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-CRAWL = Command("upload files into a collection of a running proxy", _add_arguments, _run)
+CRAWL = Command("upload files into a collection of a running proxy", _add_arguments, _run, INTERRUPTED)

@@ -18,7 +18,7 @@ from crawler.commands import Command, say
 from crawler.commands.client import Collection, Failed, Refused, add_arguments, opened
 from crawler.commands.crawl import add_timeout, below
 from crawler.commands.jobs import Jobs
-from crawler.commands.uploads import Item, readable, upload
+from crawler.commands.uploads import INTERRUPTED, Item, readable, upload
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,4 +173,4 @@ def _shown(document: dict[str, Any]) -> str:
     return f"{document.get('filename')} ({document['id']})"
 
 
-SYNC = Command("make a collection follow a folder or a list of addresses", _add_arguments, _run)
+SYNC = Command("make a collection follow a folder or a list of addresses", _add_arguments, _run, INTERRUPTED)

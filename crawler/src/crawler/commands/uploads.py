@@ -18,6 +18,8 @@ BATCH_BYTES = 32 * 2**20
 ABOUT_A_FILE = {400, 409, 413, 415}
 """Refusals that may be due to one document of a batch: its documents are then sent one by one."""
 
+INTERRUPTED = "What was uploaded goes on being processed."
+
 
 @dataclass(frozen=True)
 class Item:

@@ -331,3 +331,38 @@ async def test_what_was_not_written_as_it_was_exported_is_never_seen_and_cleared
     assert await elsewhere.store.names() == before
     await import_collection(parts(elsewhere), exported)
     assert await states(elsewhere) == ["ready"]
+
+
+class Slow:
+    """A store for which every write takes an hour."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.cleared: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world.store, name)
+
+    async def write_rows(self, name: str, rows: list[Row]) -> None:
+        await self._world.store.write_rows(name, rows)
+        table = tables.collections
+        async with self._world.database.write() as connection:
+            await connection.execute(update(table).values(created_at=table.c.created_at - 3600))
+
+    def rows(self, name: str, revisions: dict[str, str]) -> Any:
+        return self._after_looking(self._world.store.rows(name, revisions))
+
+    async def _after_looking(self, rows: Any) -> Any:
+        self.cleared += [collection.id for collection in await self._world.queue.dropped()]
+        async for row in rows:
+            yield row
+
+
+@pytest.mark.parametrize(("beat_s", "cleared"), [(0.0, 0), (3600.0, 1)])
+async def test_an_import_that_takes_long_is_not_taken_for_one_that_died(
+    elsewhere: World, exported: Path, monkeypatch: pytest.MonkeyPatch, beat_s: float, cleared: int
+) -> None:
+    monkeypatch.setattr("plugins.bundle.transfer.importing.BEAT_S", beat_s)
+    store = Slow(elsewhere)
+    await import_collection(parts(elsewhere, store=store), exported)
+    assert len(store.cleared) == cleared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,9 @@ def test_a_server_that_is_not_there_is_said_to_be_so(
     proxy.server_close()
     assert crawl(proxy, folder / "words.txt") == 1
     assert "cannot be reached (ConnectError); check --url" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_is_sent_as_one(proxy: UploadServer, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"r\xe9sum\xe9.txt")).write_text("Latin 1")
+    assert crawl(proxy, tmp_path) == 0
+    assert proxy.uploads == [["r\ufffdsum\ufffd.txt"]]

@@ -43,7 +43,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def bomb(members: dict[str, bytes], member: str, size: int = 300_000_000) -> bytes:
+def bomb(members: dict[str, bytes], member: str, size: int = 150_000_000) -> bytes:
     """An archive, one member of which ends in many blanks; a thousandth of that itself."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -60,6 +60,14 @@ def nested(levels: int) -> bytes:
     content = zipped({"zeros.txt": b"0" * 10**6})
     for _ in range(levels):
         content = zipped({f"{number}.zip": content for number in range(10)})
+    return content
+
+
+def chained(levels: int) -> bytes:
+    """An archive in an archive in an archive, ..."""
+    content = zipped({"note.txt": b"A note at the bottom."})
+    for _ in range(levels):
+        content = zipped({"inner.zip": content})
     return content
 
 
@@ -110,16 +118,17 @@ def hostile_files() -> list[HostileFile]:
         HostileFile("bomb.odt", bomb(members_of(real_file("policy.odt")), "content.xml"), "fails"),
         HostileFile("bomb.zip", bomb({"note.txt": b"a"}, "note.txt"), "either"),
         HostileFile("nested.zip", nested(4), "either"),
+        HostileFile("chained.zip", chained(20), "succeeds"),
         HostileFile("laughs.xml", f"{_LAUGHS}]><z>&k;</z>".encode(), "either"),
         HostileFile("laughs.svg", f"{_LAUGHS}]><svg><text>&k;</text></svg>".encode(), "either"),
         HostileFile("laughs.docx", word(_LAUGHS, "&k;"), "either"),
         HostileFile("external.xml", f"{_EXTERNAL}]><z>Some text &k;</z>".encode(), "either"),
         HostileFile("external.svg", f"{_EXTERNAL}]><svg><text>&k;</text></svg>".encode(), "either"),
         HostileFile("external.docx", word(_EXTERNAL, "&k;"), "either"),
-        HostileFile("deep.json", b"[" * 200_000 + b"]" * 200_000, "either"),
-        HostileFile("deep.xml", b"<a>" * 200_000 + b"</a>" * 200_000, "either"),
-        HostileFile("deep.html", b"<html>" + b"<div>" * 200_000 + b"text", "either"),
-        HostileFile("deep.md", b"> " * 100_000 + b"[" * 100_000, "either"),
+        HostileFile("deep.json", b"[" * 50_000 + b"]" * 50_000, "either"),
+        HostileFile("deep.xml", b"<a>" * 20_000 + b"</a>" * 20_000, "either"),
+        HostileFile("deep.html", b"<html>" + b"<div>" * 30_000 + b"text", "either"),
+        HostileFile("deep.md", b"> " * 40_000 + b"[" * 40_000, "either"),
         HostileFile("pages.pdf", pdf([[]] * 10_000), "fails"),
         HostileFile("line.txt", b"word " * 20_000_000, "fails"),
         # ways out

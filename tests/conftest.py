@@ -20,6 +20,7 @@ TOGETHER = {
         "journeys/test_bad_input",
         "journeys/test_chat",
         "journeys/test_documents",
+        "journeys/test_life",
         "journeys/test_quickstart",
         "journeys/test_sync_and_backup",
         "project/test_readme",

@@ -11,6 +11,7 @@ from pydantic import ByteSize, Field
 from crawler.blocks import Block, scan
 from crawler.contracts import Complete, Converted, Image, Page
 from crawler.errors import ModelFailed, UnreadableDocument
+from crawler.formats._attachments import as_markdown
 from crawler.images import pixels
 from crawler.settings import Settings
 
@@ -21,7 +22,6 @@ _MEDIA_TYPES = {"image/png", "image/jpeg", "image/webp", "image/gif"}
 """What OpenAI's chat completions take (https://platform.openai.com/docs/guides/images-vision)."""
 _MAX_BYTES = ByteSize(20 * 2**20)
 _MAX_CHARACTERS = 2_000
-_ESCAPED = str.maketrans({mark: f"\\{mark}" for mark in "\\[]<>`|"})
 
 
 class ImageDescriptions(Settings):
@@ -105,8 +105,8 @@ async def _ask(
                 raise
             refused += 1
             continue
-        if text := " ".join(answer.split())[:_MAX_CHARACTERS]:
-            described.append((image.offset, text))
+        if answer.strip():
+            described.append((image.offset, answer[:_MAX_CHARACTERS]))
         else:
             refused += 1
     if refused:
@@ -124,7 +124,7 @@ def _insert(
     paragraphs: dict[int, list[str]] = {}
     for offset, text in described:
         # Escaped, as it is no Markdown: what a picture says must not become a link or a table.
-        paragraph = f"{LABEL} {text.translate(_ESCAPED)}"
+        paragraph = f"{LABEL} {as_markdown(text)}"
         paragraphs.setdefault(_between(blocks, offset), []).append(paragraph)
     parts: list[str] = []
     starts = [page.start for page in pages]

@@ -47,7 +47,8 @@ class Eml(Format[Settings]):
         mail = reader.mail
         if reader.encrypted and not mail.texts:
             raise UnreadableDocument(
-                "The mail is encrypted. Decrypt it in your mail program, save it and upload that."
+                "The mail is encrypted, or signed so that only mail programs open it. Open it in yours, save "
+                "it without that and upload it."
             )
         mail.subject, mail.sender = _header(message, "subject"), _header(message, "from")
         mail.to, mail.cc = _header(message, "to"), _header(message, "cc")

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 from plugins.core.ports import Passage
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""All control characters but newline and tab, and those that turn the direction of what follows."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+"""All control characters but newline and tab, those that turn the direction of what follows, and the tags of
+Unicode: letters that people do not see and models read."""
+_OUR_MARK = re.compile(r"<(?=\s*/?\s*documents\b)", re.IGNORECASE)
+"""What stands around passages in front of a question: no passage may close it."""
 
 
 def printable(text: str) -> str:
@@ -47,12 +50,13 @@ def render(passages: Sequence[Passage], numbers: Sequence[int] | None = None) ->
     """
     blocks = []
     for number, passage in zip(numbers or range(1, len(passages) + 1), passages, strict=True):
-        text = printable(passage.text)
+        text = _OUR_MARK.sub("&lt;", printable(passage.text))
         fence = "```"
         while fence in text:
             fence += "`"
         # In one line: a key that was made outside may hold anything.
         key = " ".join(printable(passage.document_id).split())
         opening = f"{fence}passage document_id={key}"
-        blocks.append(f"[{number}] {place(passage)}\n{opening}\n{text}\n{fence}")
+        where = _OUR_MARK.sub("&lt;", place(passage))
+        blocks.append(f"[{number}] {where}\n{opening}\n{text}\n{fence}")
     return "\n\n".join(blocks)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from crawler import conversion
 from crawler.errors import ConfigError
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.jobs import Queue
@@ -83,7 +84,7 @@ async def serve(config: Config, *, child: bool) -> None:
                 return
             if config.worker.embedded and database.sqlite:
                 await queue.take_over()
-            log.info("The worker takes jobs")
+            log.info("The worker takes jobs; conversions are confined: %s", conversion.available())
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(worker.run(stop))
                 tasks.create_task(reindexer.run(stop))

@@ -31,11 +31,14 @@ from typing import Any
 from pydantic import ByteSize, Field, ValidationError
 
 from crawler import _sandbox
+from crawler._sandbox import Confinement, available
 from crawler.contracts import Attachment, Converted, Format, Frozen, Image, Source
 from crawler.errors import CrawlError, DocumentTooLarge, UnreadableDocument, UnsupportedFormat
 from crawler.links import without_active_links
 from crawler.registry import settings_type
 from crawler.settings import Settings
+
+__all__ = ["Confinement", "Limits", "available", "convert", "sweep"]
 
 FOLDER_PREFIX = "crawler-"
 ABANDONED_S = 3600.0

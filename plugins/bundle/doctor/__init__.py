@@ -18,12 +18,14 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from crawler import conversion
 from crawler.errors import ConfigError
 from plugins.bundle.check import check, readable
 from plugins.bundle.doctor.findings import Finding, Notes, Redact, attempt, secrets_in
 from plugins.bundle.doctor.identity import LitellmFacts, examine_source
 from plugins.bundle.doctor.models import examine_models, examine_ollama, ollama_servers
 from plugins.bundle.doctor.storage import (
+    examine_conversion,
     examine_data_dir,
     examine_database,
     examine_originals,
@@ -96,6 +98,7 @@ async def examine(
     for deployment in probe.deployments(exam.litellm):
         exam.hide(secrets_in(deployment.params))
     yield await attempt("versions", versions, exam.redact, PART_S)
+    yield await attempt("conversion", confinement, exam.redact, PART_S)
     async with AsyncExitStack() as opened:
         async for found in identity(exam, opened):
             yield found
@@ -128,6 +131,10 @@ async def versions(notes: Notes) -> None:
     for name, why in NEEDED.items():
         if version_of(name) is None:
             notes.fail(f"the package `{name}` is missing: {why}", f"pip install {name}")
+
+
+async def confinement(notes: Notes) -> None:
+    examine_conversion(notes, conversion.available())
 
 
 def version_of(package: str) -> str | None:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from crawler.conversion import Confinement
 from plugins.bundle.doctor.findings import Notes, counted, reason
 from plugins.collections import database, tables
 from plugins.collections.database import database_url
@@ -36,6 +37,18 @@ REDIS_S = 5.0
 
 Rows = Sequence[Mapping[str, Any]]
 """Of the collections' table."""
+
+
+def examine_conversion(notes: Notes, confinement: Confinement) -> None:
+    """What holds the process that reads uploaded files, beside its limits."""
+    if confinement.seccomp and confinement.landlock:
+        notes.ok(f"{confinement}; memory, time and open files: limits")
+    else:
+        notes.warn(
+            f"conversions of uploaded files are confined in part only ({confinement})",
+            "Run the worker on Linux with Landlock and seccomp, or in a container of its own without a route "
+            "outside and with little on its disk: docs/security.md, *A hostile file*.",
+        )
 
 
 @asynccontextmanager

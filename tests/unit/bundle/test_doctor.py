@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from plugins.bundle.doctor.findings import Finding, Redact, attempt, secrets_in, summary, written
-from plugins.bundle.doctor.storage import examine_data_dir, examine_database
+from crawler.conversion import Confinement
+from plugins.bundle.doctor.findings import Finding, Level, Redact, attempt, secrets_in, summary, written
+from plugins.bundle.doctor.storage import examine_conversion, examine_data_dir, examine_database
 from plugins.bundle.doctor.store import runs
 from plugins.collections.database import database_url, migrate
 from plugins.core.config import StorageConfig
@@ -133,3 +134,20 @@ async def test_an_embedded_store_that_would_not_start_is_a_failure_and_is_left_a
     directory.chmod(0o700)
     assert "is not running" in said(await found(examine), "warn")
     assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("confinement", "level"),
+    [
+        (Confinement(seccomp=True, landlock=7), "ok"),
+        (Confinement(seccomp=True, landlock=0), "warn"),
+        (Confinement(seccomp=False, landlock=4), "warn"),
+        (Confinement(seccomp=False, landlock=0), "warn"),
+    ],
+)
+async def test_what_confines_conversions_is_told(confinement: Confinement, level: Level) -> None:
+    async def examine(notes: Any) -> None:
+        examine_conversion(notes, confinement)
+
+    findings = await found(examine)
+    assert str(confinement) in said(findings, level)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from crawler.errors import StoreRefused
 from crawler.store import Retrieval, Row
+from crawler.stores import _read
 from crawler.stores.milvus import Milvus
 from tests.support.stores import ALICE, DIMENSION, EVERYONE, document, query, vector
 
@@ -57,6 +59,27 @@ async def test_rows_of_long_and_of_many_documents_are_complete(store: Milvus, na
         if row.document_id != "long":
             found[row.document_id] += 1
     assert found == expected
+
+
+async def test_an_answer_that_would_be_too_large_is_asked_for_in_parts(
+    store: Milvus, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.write(document(name, [f"part {n}" for n in range(700)]))
+    ask, asked = _read._query, []
+
+    async def limited(*question: Any) -> list[dict[str, Any]]:
+        found = await ask(*question)
+        asked.append(len(found))
+        if len(found) > 300:
+            raise StoreRefused
+        return found
+
+    monkeypatch.setattr(_read, "_query", limited)
+    assert [row.index for row in await given_out(store, name, doc="r1")] == list(range(700))
+    assert asked == [700, 700, 250, 250, 200]
+    monkeypatch.setattr(_read, "FEW_ROWS", 10_000)
+    with pytest.raises(StoreRefused):
+        await given_out(store, name, doc="r1")
 
 
 async def test_rows_written_into_another_collection_are_found_there_as_before(

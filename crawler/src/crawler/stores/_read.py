@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from crawler.errors import StoreError
 from crawler.store import Hit, Row
 from crawler.stores import _filters, _rows
 from crawler.stores._connection import Connection
@@ -17,6 +19,9 @@ PASSAGES = 500
 """Rows with their text in one query, for the size of its answer."""
 TOGETHER = 100
 """Documents of one query."""
+ROWS, FEW_ROWS = 4000, 100
+"""Rows with their vectors in one query: what is usual fits an answer, and what is not is asked for in parts.
+Each query looks at the whole collection where no index helps, so there should be few."""
 
 
 async def passages(
@@ -52,19 +57,26 @@ async def _indexes_of(
 
 async def rows(connection: Connection, name: str, revisions: Mapping[str, str]) -> AsyncIterator[Row]:
     """See :meth:`crawler.store.Store.rows`."""
-    ids = iter(revisions)
+    ids, most = iter(revisions), ROWS
     while part := {document_id: revisions[document_id] for document_id in islice(ids, TOGETHER)}:
         start = 0
         while part:
-            each = max(1, PASSAGES // len(part))
+            each = max(1, most // len(part))
             window = f"{_between(start, start + each - 1)} and {_filters.of_documents(part)}"
-            full = dict.fromkeys(part, 0)
-            for row in await _query(connection, name, window, [*_rows.OUTPUT, "dense"]):
+            try:
+                found = await _query(connection, name, window, [*_rows.OUTPUT, "dense"])
+            except StoreError:
+                if most <= FEW_ROWS:
+                    raise
+                most //= 4  # the answer may be too large
+                continue
+            counted = Counter[str]()
+            for row in found:
                 if part.get(row["doc_id"]) == row["revision"]:
-                    full[row["doc_id"]] += 1
+                    counted[row["doc_id"]] += 1
                     yield _row(row)
             # the passages of a document are numbered without gaps: one that lacks some here has no more
-            part = {document_id: part[document_id] for document_id, found in full.items() if found == each}
+            part = {document_id: part[document_id] for document_id in part if counted[document_id] == each}
             start += each
 
 

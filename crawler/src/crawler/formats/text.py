@@ -7,6 +7,7 @@ from crawler.formats._text import decode, is_markup, is_text
 from crawler.settings import Settings
 
 _KINDS = (
+    ".avi .bin .class .dll .dmg .exe .iso .jar .mov .mp3 .mp4 .msi .so .wav "
     ".7z .bmp .doc .docx .eml .epub .gif .gz .htm .html .ipynb .jpeg .jpg .json .msg .odp .ods .odt .pdf "
     ".png .ppt .pptx .rtf .tar .tif .tiff .webp .xhtml .xls .xlsx .xml .zip"
 )

@@ -17,13 +17,13 @@ import pytest
 from crawler.contracts import Source
 from crawler.conversion import Limits, convert, sweep
 from crawler.errors import DocumentTooLarge, UnreadableDocument
+from crawler.formats._ocr import OcrSettings
 from crawler.formats.pdf import Pdf
-from crawler.settings import Settings
 from tests.unit.crawler.samples import REPORT, pdf, slow_pdf
 
 SLOW = Source(filename="slow.pdf", content=slow_pdf())
 QUICK = Source(filename="quick.pdf", content=pdf())
-PDF = Pdf(Settings())
+PDF = Pdf(OcrSettings())
 FakeChild = Callable[[str], None]
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

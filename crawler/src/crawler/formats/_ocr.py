@@ -109,7 +109,8 @@ def drawn(content: bytes) -> bytes:
     from liteparse import LiteParse
 
     parser = LiteParse(ocr_enabled=False, extract_screenshots=True, num_workers=1, quiet=True)
-    return parser.parse(content).screenshots[0].image_bytes
+    picture: bytes = parser.parse(content).screenshots[0].image_bytes
+    return picture
 
 
 def text_of(page: ParsedPage) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from sqlalchemy import select, update
 
 from plugins.collections import tables
 from plugins.collections.rebuilds import DROP_AFTER_S
-from plugins.collections.records import now
+from plugins.collections.records import collection_record, now
+from plugins.collections.reindex import check_movable
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection
 from plugins.core.shapes import CollectionView, Reindex
 from tests.support.collections import OtherModel, World, person
@@ -299,6 +301,34 @@ async def test_another_pipeline_cuts_the_documents_anew(world: World, other: Oth
     assert again.id == document.id
 
 
+async def test_with_the_same_pipeline_the_files_are_not_read_again(world: World, other: OtherModel) -> None:
+    await filled(world)
+    for path in (world.config.storage.data_dir / "originals").rglob("*"):
+        if path.is_file() and not path.suffix:
+            path.unlink()
+    await start(world)
+    async with world.working():
+        await world.until(lambda: swapped(world))
+    assert await find_all(world) == TEXTS
+
+
+async def test_audiences_and_attributes_are_those_of_before(world: World, other: OtherModel) -> None:
+    await world.collection(query=["user:kc/bob"])
+    await world.add("handbook", "leave for bob", acl=["user:kc/bob"], metadata={"year": 2025})
+    await world.add("handbook", "leave for alice", acl=["user:kc/alice"], metadata={"year": 2026})
+    await world.work()
+    await start(world)
+    async with world.working():
+        await world.until(lambda: swapped(world))
+    bob = person("bob")
+    year = {"type": "gte", "key": "year", "value": 2025}
+    assert await world.found(bob, "leave", "handbook", filters=year) == ["leave for bob"]
+    assert await world.found(world.alice, "leave", "handbook", filters={**year, "value": 2026}) == [
+        "leave for alice"
+    ]
+    assert await world.found(world.alice, "leave", "handbook", filters={**year, "value": 2027}) == []
+
+
 async def test_a_replacement_that_failed_leaves_its_old_version_to_the_new_place(
     world: World, other: OtherModel
 ) -> None:
@@ -341,6 +371,18 @@ async def test_only_who_manages_may_and_what_is_not_there_is_named(world: World,
     with pytest.raises(InvalidRequest) as wrong:
         await start(world, pipeline="none")
     assert wrong.value.param == "pipeline"
+
+
+async def test_a_collection_whose_place_others_name_is_not_moved(world: World, other: OtherModel) -> None:
+    await world.collection()
+    async with world.database.read() as connection:
+        found = await connection.execute(select(tables.collections))
+        record = collection_record(found.one(), {})
+    check_movable(record)
+    with pytest.raises(Conflict, match="Milvus's roles"):
+        check_movable(replace(record, kind="milvus"))
+    with pytest.raises(Conflict, match="made outside"):
+        check_movable(replace(record, adopted={"text": "t", "vector": "v"}))
 
 
 async def test_others_do_not_see_how_far_it_is(world: World, other: OtherModel) -> None:

@@ -16,6 +16,7 @@ import pytest
 from crawler import fetch as fetching
 from crawler.errors import DocumentTooLarge, FetchFailed, FetchRefused, UnsupportedFormat
 from crawler.fetch import IPAddress, fetch, is_public
+from tests.support.private_addresses import PRIVATE
 
 MAX_BYTES = 100_000
 BOMB = gzip.compress(bytes(50_000_000))
@@ -121,89 +122,6 @@ def server(site: Server) -> str:
 def loopback_too(address: IPAddress) -> bool:
     """What the tests allow: their own server, beside the public internet."""
     return address.is_loopback or is_public(address)
-
-
-PRIVATE = [
-    # IPv4 in its spellings (RFC 3986 knows one; inet_aton, which resolvers use, knows them all)
-    "http://127.0.0.1/",
-    "http://127.0.0.1:80/",
-    "http://127.1/",
-    "http://127.0.1/",
-    "http://2130706433/",
-    "http://0x7f000001/",
-    "http://0x7f.1/",
-    "http://0177.0.0.1/",
-    "http://017700000001/",
-    "http://0/",
-    "http://0.0.0.0/",
-    "http://3232235521/",  # 192.168.0.1
-    "http://①②⑦.⓪.⓪.①/",
-    "http://127。0。0。1/",
-    # names
-    "http://localhost/",
-    "http://LOCALHOST/",
-    "http://ⓛocalhost/",
-    # every range of IPv4 that is not public (RFC 6890)
-    "http://0.1.2.3/",
-    "http://10.0.0.1/",
-    "http://100.64.0.1/",
-    "http://100.127.255.254/",
-    "http://127.255.255.254/",
-    "http://169.254.169.254/latest/meta-data/",
-    "http://169.254.170.2/v2/credentials",
-    "http://100.100.100.200/latest/meta-data/",
-    "http://172.16.0.1/",
-    "http://172.31.255.255/",
-    "http://192.0.0.1/",
-    "http://192.0.2.1/",
-    "http://192.168.1.1/",
-    "http://198.18.0.1/",
-    "http://198.51.100.1/",
-    "http://203.0.113.1/",
-    "http://224.0.0.1/",
-    "http://240.0.0.1/",
-    "http://255.255.255.255/",
-    # IPv6
-    "http://[::]/",
-    "http://[::1]/",
-    "http://[0:0:0:0:0:0:0:1]/",
-    "http://[fe80::1]/",
-    "http://[fc00::1]/",
-    "http://[fd00:ec2::254]/latest/meta-data/",
-    "http://[fec0::1]/",
-    "http://[ff02::1]/",
-    "http://[100::1]/",
-    "http://[2001:db8::1]/",
-    # IPv4 inside IPv6: mapped, compatible, translated, NAT64, 6to4, Teredo (its server; its client, inverted)
-    "http://[::ffff:127.0.0.1]/",
-    "http://[::ffff:7f00:1]/",
-    "http://[::ffff:10.0.0.1]/",
-    "http://[::127.0.0.1]/",
-    "http://[::ffff:0:127.0.0.1]/",
-    "http://[64:ff9b::7f00:1]/",
-    "http://[64:ff9b:1::7f00:1]/",
-    "http://[2002:7f00:1::]/",
-    "http://[2002:a9fe:a9fe::1]/",
-    "http://[2001:0:7f00:1::]/",
-    "http://[2001:0:4136:e378:8000:63bf:80ff:fffe]/",
-    # other schemes, users and passwords, and what parsers read differently
-    "file:///etc/passwd",
-    "ftp://example.com/x",
-    "gopher://x",
-    "unix:///run/store.sock",
-    "data:text/html,x",
-    "http://user:password@example.com/",
-    "http://example.com@127.0.0.1/",
-    "http://127.0.0.1#@example.com/",
-    "http://127.0.0.1\\@example.com/",
-    "http://127.0.0.1:80:80/",
-    "http:///etc/passwd",
-    "http://",
-    "//127.0.0.1/",
-    "127.0.0.1",
-    "",
-    "not an address",
-]
 
 
 @pytest.mark.parametrize("url", PRIVATE)

@@ -73,7 +73,9 @@ class _Builder:
         if self._elements > MAX_ELEMENTS:
             raise DocumentTooLarge
         if len(self._open) > MAX_DEPTH:
-            raise UnreadableDocument("The file's elements lie too deep in each other. Split it and upload the parts.")
+            raise UnreadableDocument(
+                "The file's elements lie too deep in each other. Split it and upload the parts."
+            )
         element = Element(name, attributes)
         self._open[-1].content.append(element)
         self._open.append(element)

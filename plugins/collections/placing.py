@@ -158,7 +158,7 @@ async def add_audience(connection: AsyncConnection, collection_id: str, acl: lis
 def _equal(row: DocumentRecord, new: Prepared) -> bool:
     return (
         row.kind == new.kind != "url"
-        and row.status != "failed"
+        and row.status not in ("failed", "cancelled")
         and row.sha256 == new.upload.sha256
         and row.acl_key == new.acl_key
         and row.pipeline == new.pipeline
@@ -180,7 +180,7 @@ async def _same(
     query = (
         select(*DOCUMENT_COLUMNS)
         .where(table.c.collection_id == collection.id, table.c.sha256 == new.upload.sha256)
-        .where(there())
+        .where(there(), table.c.parent_id.is_(None))  # what is in another goes with that
         .order_by(table.c.created_at)
     )
     queries = rights.decide(principal, "query", collection).allowed

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from plugins.collections import tables
 from plugins.collections.records import CollectionRecord, now
 from plugins.core.config import CollectionQuota, Config, Quota
-from plugins.core.errors import LimitReached, TooLarge
+from plugins.core.errors import ConfigError, InvalidRequest, LimitReached, TooLarge
 from plugins.core.identity import Principal, canonical_subject
 
 DAY_S = 86_400
@@ -28,7 +28,7 @@ class Quotas:
         """Read the settings.
 
         Raises:
-            InvalidRequest: A subject is none; `python -m plugins check` says so before.
+            ConfigError: A subject is none; `python -m plugins check` says which.
         """
         sources = {source.name or source.use.rpartition(".")[2] for source in config.identity.sources}
         self._people = [(_subjects(entry.subjects, sources), entry) for entry in config.limits.quotas]
@@ -111,7 +111,10 @@ async def person_of(connection: AsyncConnection, user_id: str) -> Principal:
 
 
 def _subjects(texts: Iterable[str], sources: Collection[str]) -> frozenset[str]:
-    return frozenset(canonical_subject(text, sources) for text in texts)
+    try:
+        return frozenset(canonical_subject(text, sources) for text in texts)
+    except InvalidRequest as error:
+        raise ConfigError([f"limits.quotas or worker.priorities: {error.message}"]) from error
 
 
 async def _held(connection: AsyncConnection, conditions: Iterable[ColumnElement[bool]]) -> tuple[int, int]:

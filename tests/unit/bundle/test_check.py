@@ -103,9 +103,13 @@ def test_mistakes_that_only_the_parts_can_see_are_found_together(
     sources = yaml.safe_load((folder / "identity.yaml").read_text())["identity"]["sources"]
     edit(folder / "identity.yaml", "identity.sources", [*sources, {"use": "ldap"}])
     edit(folder / "identity.yaml", "identity.allowances", [{"subjects": ["*", "user:nowhere/x"]}])
+    edit(folder / "limits.yaml", "limits.quotas", [{"subjects": ["group:nowhere/x"], "max_documents": 1}])
+    edit(folder / "limits.yaml", "worker.priorities", [{"subjects": ["role:nowhere/x"], "priority": 1}])
     checked = run_check()
     assert checked.returncode == 1
     for part in (
+        "limits.yaml: limits.quotas[0].subjects[0]: `group:nowhere/x` must name its source",
+        "limits.yaml: worker.priorities[0].subjects[0]: `role:nowhere/x` must name its source",
         "tools.yaml: tools[0].use: ",
         "tools.yaml: tools[1].allow[0]: `bob` is not a subject",
         "collections.yaml: collections.policy[0].query[0]: `group:staff` must name its source",

@@ -101,6 +101,14 @@ async def test_a_cancelled_job_leaves_nothing_and_may_be_tried_again(world: Worl
         await world.jobs.retry(world.alice, job_of(document))
 
 
+async def test_the_same_content_is_taken_anew_after_it_was_cancelled(world: World) -> None:
+    await world.collection()
+    cancelled = await world.add("handbook", "the words")
+    await world.jobs.cancel(world.alice, job_of(cancelled))
+    again = await world.add("handbook", "the words")
+    assert (again.id != cancelled.id, again.status) == (True, "in_progress")
+
+
 async def test_a_cancelled_replacement_leaves_the_version_that_is_searchable(world: World) -> None:
     await world.collection()
     await world.add("handbook", "the old words", document_id="doc-1")

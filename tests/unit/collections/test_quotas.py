@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from plugins.core.config import CollectionQuota, LimitsConfig, Quota
-from plugins.core.errors import LimitReached, TooLarge
+from plugins.core.errors import ConfigError, LimitReached, TooLarge
 from tests.support.collections import World, an_upload, person
 
 BOB, CAROL = person("bob"), person("carol", "guests")
@@ -114,3 +114,8 @@ async def test_a_collection_holds_so_much_whoever_adds(world: World, limited: Li
     with pytest.raises(TooLarge, match="2 documents of this collection"):
         await strict.add("handbook", "three", by=BOB)
     await strict.add("other", "x" * 1000)
+
+
+async def test_a_subject_of_no_source_stops_the_start(limited: Limited) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        limited(quotas=[Quota(subjects=["group:nowhere/x"], max_documents=1)])

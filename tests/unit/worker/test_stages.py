@@ -225,6 +225,20 @@ async def test_with_a_document_its_files_are_deleted(world: World, conversions: 
     assert await world.stored(inside) == 0
 
 
+async def test_who_uploads_a_file_that_is_also_in_a_document_gets_one_of_their_own(
+    world: World, conversions: Conversions
+) -> None:
+    await world.collection()
+    parent = await upload(world, mail("the mail", "the file"))
+    await world.work()
+    inside = (await listed(world))["0.txt"]
+    alone = await upload(world, "the file", filename="0.txt", sha256=inside.sha256)
+    assert alone.parent_id is None
+    await world.documents.delete(world.alice, "handbook", parent.id)
+    await world.work()
+    assert await world.found(world.alice, "file", "handbook") == ["the file"]
+
+
 async def test_a_document_deleted_while_it_is_converted_leaves_none_of_its_files(
     world: World, conversions: Conversions
 ) -> None:

@@ -110,7 +110,9 @@ def member_row(parent: DocumentRecord, member: Member) -> DocumentRecord:
         parent_id=parent.id,
         depth=parent.depth + 1,
         started_at=0.0,
+        given=None,
         built_in=None,
+        built_chunks=None,
     )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -147,5 +148,14 @@ def passages(client: Any, version: Version) -> list[str]:
 
 
 def stored(running: Quickstart) -> int:
-    """The rows of the physical collections that are not the samples'."""
-    raise NotImplementedError(Milvus, MilvusSettings)
+    """All passages that the store has of the collection, whoever may read them."""
+    found = running.http("alice").get(f"/v1/collections/{COLLECTION}").json()
+
+    async def count() -> int:
+        store = Milvus(MilvusSettings(uri=str(running.folder / "data" / "store")))
+        try:
+            return await store.count(f"c_{found['id'].removeprefix('vs_')}")
+        finally:
+            await store.close()
+
+    return asyncio.run(count())

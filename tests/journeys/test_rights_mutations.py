@@ -15,7 +15,7 @@ import pytest
 
 from crawler.store import Audience
 from crawler.stores import LiteSupervisor
-from plugins.collections import documents, records, search
+from plugins.collections import records, search, views
 from plugins.collections.rights import Rights
 from plugins.core.identity import RIGHTS, Decision, Principal, Right
 from plugins.core.toolbox import Toolbox
@@ -84,6 +84,20 @@ def admits_in(*functions: str) -> Patch:
     return patch
 
 
+def all_rights_in(function: str) -> Patch:
+    """Whoever asks holds all rights to the collection, as one function sees it."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = Rights.permissions
+
+        def permissions(self: Rights, principal: Principal, collection: Any) -> list[Right]:
+            return list(RIGHTS) if called_by(function) else real(self, principal, collection)
+
+        monkeypatch.setattr(Rights, "permissions", permissions)
+
+    return patch
+
+
 def everybody_has(right: Right) -> Patch:
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         real = Rights.decide
@@ -119,15 +133,6 @@ def manage_implies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return NO if is_implied else decision
 
     monkeypatch.setattr(Rights, "decide", decide)
-
-
-def nothing_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Rights.permissions
-
-    def permissions(self: Rights, principal: Principal, collection: Any) -> list[Right]:
-        return list(RIGHTS) if called_by("collection") else real(self, principal, collection)
-
-    monkeypatch.setattr(Rights, "permissions", permissions)
 
 
 def everybody_may_create(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,21 +195,23 @@ MUTATIONS: dict[str, Patch] = {
     "manage implies nothing": manage_implies_nothing,
     "everybody may create": everybody_may_create,
     "everybody may run every tool": everybody_may_run_every_tool,
-    "hidden is 403": nothing_is_hidden,
+    "hidden is 403": all_rights_in("collection"),
     "a named collection needs no right": decide_in("collection"),
     "lists and searches of everything need no right": decide_in("collections"),
     "one's own content needs no query": decide_in("content"),
     "others' documents may be changed": decide_in("_mine"),
     "others' documents may be replaced": decide_in("place"),
+    "others' jobs may be cancelled and tried again": all_rights_in("_mine"),
+    "a job ignores its document's audience": all_rights_in("_find"),
     "uploaders change audiences": decide_in("change"),
     "the last manage can be taken away": decide_in("replace_grants"),
     "everybody's rights are explained to everybody": decide_in("effective"),
     "everybody reads the audit log": everybody_may_audit,
     "everybody manages Ollama's models": everybody_manages_ollama,
     "everybody lists people": everybody_gives_grants,
-    "a document's page ignores its audience": admits_in("_document"),
+    "a document's page ignores its audience": admits_in("sees"),
     "a download ignores the audience": admits_in("content"),
-    "the list of documents ignores audiences": all_audiences_in(documents),
+    "the list of documents ignores audiences": all_audiences_in(views),
     "search ignores audiences in the store and in the rows": both(
         all_audiences_in(search), admits_in("_dress", "read")
     ),

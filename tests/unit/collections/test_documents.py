@@ -186,6 +186,18 @@ async def test_an_audience_admits_only_its_subjects_everywhere(world: World) -> 
     assert original.path.read_text() == "the secret plan"
 
 
+async def test_who_manages_a_document_without_reading_it_is_not_told_what_is_in_it(world: World) -> None:
+    await world.collection(add=["user:kc/carol"], query=["user:kc/carol"])
+    added = await world.add("handbook", "# Salaries\n\nOf all.", by=CAROL, acl=["user:kc/carol"])
+    await world.work()
+    theirs = await world.documents.get(CAROL, "handbook", added.id)
+    assert (theirs.properties["title"], len(theirs.sha256 or "")) == ("Salaries", 64)
+    alices = await world.documents.get(world.alice, "handbook", added.id)
+    assert (alices.properties, alices.sha256) == ({}, None)
+    [listed] = (await world.documents.list(world.alice, "handbook")).data
+    assert (listed.properties, listed.sha256) == ({}, None)
+
+
 async def test_a_narrowed_audience_holds_at_once_and_then_in_the_store(world: World) -> None:
     await world.collection(query=["user:kc/bob", "user:kc/carol"])
     document = await world.add("handbook", "the plan")

@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from datetime import date
+from functools import cache
 from typing import Any
 
 from crawler.blocks import stream
@@ -19,6 +21,10 @@ MAX_METADATA_BYTES = 65_536
 _HEAD = 65_536
 _MIN_LETTERS = 40
 """Fewer letters do not tell a language."""
+_LIKELY = 0.5
+"""How likely a language must be: names and numbers of a table, say, look a little like many."""
+_DATA = frozenset({"columns", "shape", "sheets"})
+"""Properties of what is data and no text: its headings are names of sheets and keys, and no titles."""
 _NO_TITLE = re.compile(
     r"(microsoft (word|powerpoint|excel) - |untitled|unbenannt|document ?\d*$|dokument ?\d*$|slide 1$)"
     r"|.*\.(docx?|pdf|indd|qxd|tex|dvi|pptx?|xlsx?|rtf|odt)$",
@@ -78,12 +84,20 @@ def find(filename: str, converted: Converted) -> dict[str, Any]:
     counts = {key: given[key] for key in _COUNTS if type(given.get(key)) is int}
     found |= counts
     for key in ("created_at", "modified_at"):
-        date = _DATE.match(str(given.get(key, "")))
-        found[key] = date[0] if date else None
+        found[key] = _day(given.get(key))
     others = {
         key[:_LONGEST_KEY]: value for key, value in given.items() if key not in found and _is_json(value)
     }
     return {key: value for key, value in (found | others).items() if value is not None}
+
+
+def _day(value: Any) -> str | None:
+    """The day of a date in ISO 8601; None for one that no calendar has (year 0, say)."""
+    match = _DATE.match(str(value or ""))
+    try:
+        return date.fromisoformat(match[0]).isoformat() if match else None
+    except ValueError:
+        return None
 
 
 def _keywords(value: Any) -> list[str] | None:
@@ -113,7 +127,8 @@ def _title(filename: str, converted: Converted) -> str:
     given = _text(converted.metadata.get("title"), MAX_TITLE)
     if given and not _NO_TITLE.match(given):
         return given
-    for block in stream(converted.markdown[:_HEAD]):
+    is_data = not _DATA.isdisjoint(converted.metadata)
+    for block in stream("" if is_data else converted.markdown[:_HEAD]):
         heading = _text(block.text, MAX_TITLE) if block.kind == "heading" else None
         if heading:
             return heading
@@ -126,7 +141,13 @@ def _language(text: str) -> str | None:
     letters = "".join(character if character.isalpha() else " " for character in text[:8192])
     if sum(map(str.isalpha, letters)) < _MIN_LETTERS:
         return None
-    import py3langid  # type: ignore[import-untyped]
+    language, likelihood = _identifier().classify(" ".join(letters.split()))
+    return str(language) if likelihood >= _LIKELY else None
 
-    language, _ = py3langid.classify(" ".join(letters.split()))
-    return str(language)
+
+@cache
+def _identifier() -> Any:
+    """Made once: it takes a second."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -32,6 +32,13 @@ def test_without_heading_the_file_name_is_the_title() -> None:
     assert extracted("no heading", filename="folder/.pdf")["title"] == ".pdf"
 
 
+@pytest.mark.parametrize(
+    "properties", [{"sheets": []}, {"shape": {"type": "catalog"}}, {"columns": [], "rows": 2}]
+)
+def test_names_of_sheets_and_keys_are_no_titles(properties: dict[str, Any]) -> None:
+    assert extracted("## Sheet1\n\n| a |\n|---|\n| 1 |", **properties)["title"] == "annual report"
+
+
 def test_a_long_title_is_cut() -> None:
     assert len(extracted(title="word " * 100)["title"]) <= 120
 
@@ -53,10 +60,23 @@ def test_too_little_text_leaves_the_language_to_the_file() -> None:
     assert "language" not in extracted("12 | 34")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"2025-01-01 00:00:{second} INFO request {second} ok\n" for second in range(10, 60)),
+        "".join(f"| South-{row} | {row}.234,50 | {row},5 % |\n" for row in range(40)),
+        "# Dockerfile\n\nFROM python:3.12\nRUN pip install kakapo",
+    ],
+)
+def test_names_and_numbers_are_in_no_language(text: str) -> None:
+    assert "language" not in extracted(text)
+
+
 def test_dates_are_days_and_anything_else_is_left_out() -> None:
     found = extracted(created_at="2024-01-02T03:04:05Z", modified_at="yesterday")
     assert found["created_at"] == "2024-01-02"
     assert "modified_at" not in found
+    assert "modified_at" not in extracted(modified_at="0000-01-01")
 
 
 def test_author_pages_and_words_are_told() -> None:

@@ -46,6 +46,9 @@ FOLDERS_OF_ENVIRONMENT = ("TESSDATA_PREFIX",)
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _CLONE_THREAD = 0x10000
+_SOCK_STREAM, _TYPE_OF_SOCKET = 1, 0xF
+_SIGNALLING = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP: with them a file sends any process a signal."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def _allow(rules: int, path: Path, rights: int) -> None:
 # --- seccomp -----------------------------------------------------------------------------------------
 
 _RET_KILL, _RET_ERRNO, _RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _X32 = 0x40000000
 _REFUSE, _ABSENT = _RET_ERRNO | errno.EPERM, _RET_ERRNO | errno.ENOSYS
@@ -213,6 +216,17 @@ def _program(column: int, architecture: int) -> _Program:
     program += _only(number["kill"], [(0, _EQUAL, myself)])
     program += _only(number["tgkill"], [(0, _EQUAL, myself)])
     program += _only(number["prlimit64"], [(2, _EQUAL, 0), (2.5, _EQUAL, 0)])  # to read limits
+    for name, commands in _SIGNALLING.items():
+        program += _all_but(number[name], commands)
+    # Others send to sockets of any name.
+    program += [
+        (_EQUAL, 0, 5, number["socketpair"]),
+        (_LOAD, 0, 0, _ARGUMENTS + 8),
+        (_AND, 0, 0, _TYPE_OF_SOCKET),
+        (_EQUAL, 0, 1, _SOCK_STREAM),
+        (_RETURN, 0, 0, _RET_ALLOW),
+        (_RETURN, 0, 0, _REFUSE),
+    ]
     # To outlive the service is all that prctl could give it.
     program += [
         (_EQUAL, 0, 4, number["prctl"]),
@@ -235,4 +249,13 @@ def _only(number: int, tests: list[tuple[float, int, int]]) -> _Program:
             (comparison, 0, left + 1, value),
         ]
     body = [*steps, (_RETURN, 0, 0, _RET_ALLOW), (_RETURN, 0, 0, _REFUSE)]
+    return [(_EQUAL, 0, len(body), number), *body]
+
+
+def _all_but(number: int, refused: tuple[int, ...]) -> _Program:
+    """Allow a call unless its second argument is one of these."""
+    tests: _Program = []
+    for value in refused:
+        tests += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _REFUSE)]
+    body = [(_LOAD, 0, 0, _ARGUMENTS + 8), *tests, (_RETURN, 0, 0, _RET_ALLOW)]
     return [(_EQUAL, 0, len(body), number), *body]

@@ -56,6 +56,9 @@ DENIED: dict[str, tuple[int, int | None]] = {
     "semtimedop": (220, 192),
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
+    # memory that no limit counts
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     # files that Landlock does not guard: their modes, owners, times, attributes, and news of them
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -73,6 +76,7 @@ DENIED: dict[str, tuple[int, int | None]] = {
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
     "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
     "utime": (132, None),
     "utimes": (235, None),
     "utimensat": (280, 88),
@@ -137,6 +141,9 @@ CHECKED: dict[str, tuple[int, int]] = {
     "tgkill": (234, 131),
     "prlimit64": (302, 261),
     "prctl": (157, 167),
+    "fcntl": (72, 25),
+    "ioctl": (16, 29),
+    "socketpair": (53, 199),
     "clone": (56, 220),
     "clone3": (435, 435),
     "seccomp": (317, 277),

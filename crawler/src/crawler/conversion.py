@@ -18,13 +18,13 @@ import importlib
 import json
 import os
 import resource
-import shutil
 import signal
 import stat
 import struct
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ async def convert(format_: Format[Any], source: Source, limits: Limits) -> Conve
     try:
         return await _run_child(_request(format_, source, limits), limits, folder)
     finally:
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+        await asyncio.shield(asyncio.to_thread(_remove, folder))
 
 
 def sweep() -> None:
@@ -124,7 +124,25 @@ def sweep() -> None:
         with contextlib.suppress(OSError):
             found = folder.lstat()
             if found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) and found.st_mtime < before:
-                shutil.rmtree(folder)
+                _remove(str(folder))
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder, however deep those in it lie (`shutil.rmtree` recurses): what is in one comes up beside it
+    first."""
+    with contextlib.suppress(OSError):
+        while found := list(os.scandir(folder)):
+            for entry in found:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                os.chmod(entry.path, stat.S_IRWXU)
+                for inner in list(os.scandir(entry.path)):
+                    if inner.is_dir(follow_symlinks=False):
+                        os.chmod(inner.path, stat.S_IRWXU)  # its owner, too, may move it only then
+                    os.rename(inner.path, f"{folder}/{uuid.uuid4().hex}")
+                os.rmdir(entry.path)
+        os.rmdir(folder)
 
 
 def _request(format_: Format[Any], source: Source, limits: Limits) -> bytes:

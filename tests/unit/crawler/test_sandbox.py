@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from crawler import _sandbox
+from crawler import _sandbox, conversion
 from crawler.contracts import Converted, Format, Source
 from crawler.conversion import Limits, convert
 from crawler.errors import UnreadableDocument
@@ -92,6 +93,14 @@ answer = "loaded"
         "import os; os.truncate({secret!r}, 0)",
         "import os; os.setxattr({secret!r}, 'user.a', b'b')",
         "import os; os.unshare(0) if hasattr(os, 'unshare') else os.fork()",
+        "import os; os.memfd_create('beyond the limit of memory')",
+        "import socket as s; s.socketpair(s.AF_UNIX, s.SOCK_DGRAM)[0].sendto(b'x', {secret!r})",
+        "import socket as s; s.socketpair(s.AF_UNIX, s.SOCK_RAW)[0].sendto(b'x', {secret!r})",
+        "import fcntl; fcntl.fcntl(0, fcntl.F_SETOWN, {parent})",
+        "import fcntl; fcntl.fcntl(0, 10, 9)",  # F_SETSIG
+        "import fcntl, struct; fcntl.fcntl(0, 15, struct.pack('ii', 1, {parent}))",  # F_SETOWN_EX
+        "import fcntl, socket, struct as s; "
+        "fcntl.ioctl(socket.socketpair()[0], 0x8901, s.pack('i', {parent}))",  # FIOSETOWN
     ],
 )
 async def test_it_reaches_no_network_and_no_other_process(
@@ -108,7 +117,13 @@ async def test_it_reaches_no_network_and_no_other_process(
 @seccomp
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("ptrace", "ptrace"), ("bpf", "bpf"), ("io_uring", "io_uring_setup"), ("userfaultfd", "userfaultfd")],
+    [
+        ("ptrace", "ptrace"),
+        ("bpf", "bpf"),
+        ("io_uring", "io_uring_setup"),
+        ("userfaultfd", "userfaultfd"),
+        ("attributes of files", "file_setattr"),
+    ],
 )
 async def test_it_cannot_ask_the_kernel_for_more(hostile: Hostile, name: str, number: str) -> None:
     program = f"""
@@ -187,6 +202,21 @@ async def test_it_opens_no_file_of_anybodys(
     text = program.format(secret=str(secret), folder=str(secret.parent), parent=os.getpid())
     assert await answer(hostile, text) in {"PermissionError", "OSError"}  # the latter of links across folders
     assert secret.read_text() == "s"
+
+
+async def test_folders_deeper_than_python_recurses_are_removed_as_well(
+    hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = """
+import os
+for answer in range(1, 3001):
+    os.mkdir("d")
+    os.chdir("d")
+"""
+    assert await answer(hostile, program) == "3000"
+    left = os.listdir(tmp_path)
+    assert [name for name in left if name.startswith(conversion.FOLDER_PREFIX)] == []
 
 
 @landlock

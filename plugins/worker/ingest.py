@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crawler.contracts import Attachment, Document, Stage
-from crawler.errors import UnreadableDocument
 from crawler.fetch import fetch
 from crawler.store import Store
 from plugins.collections.jobs import Job, Queue
@@ -18,7 +17,7 @@ from plugins.collections.members import MAX_DEPTH, Member, member_id, member_rev
 from plugins.collections.originals import Originals
 from plugins.collections.quotas import Quotas
 from plugins.core.errors import LimitReached, TooLarge
-from plugins.worker import prepared
+from plugins.worker import prepared, uploaded
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.inside import take_members
 
@@ -67,32 +66,16 @@ class Ingest:
     async def _document(self, job: Job, digest: str) -> tuple[Document, list[str]]:
         """The document as far as it is done, and the worker's warnings by then."""
         row = job.document
-        found = await prepared.kept(self.originals, row, row.revision, digest)
+        found = await prepared.kept(self.originals, row, digest)
         if found is not None:
             here = found.document.model_copy(update={"collection": job.collection.store_name})
             return here, list(found.notes)
-        filename, media_type = row.filename, row.media_type
         if row.url is not None and row.size == 0:
             filename, media_type, content = await self._fetch(job, row.url)
+            row = replace(row, filename=filename, media_type=media_type)
         else:
-            async with self.originals.open(row.collection_id, row.id, row.revision) as path:
-                if path is None:
-                    raise UnreadableDocument("The uploaded file is not there any more. Upload it again.")
-                content = await asyncio.to_thread(path.read_bytes)
-        is_markdown = row.kind == "markdown"
-        document = Document(
-            collection=job.collection.store_name,
-            document_id=row.id,
-            revision=row.revision,
-            source=filename,
-            security_group=None if row.acl is None else tuple(row.acl),
-            media_type=media_type,
-            content=None if is_markdown else content,
-            markdown=content.decode() if is_markdown else None,
-            metadata=row.given,
-            attributes=row.attributes,
-        )
-        return document, []
+            content = await uploaded.read(self.originals, row)
+        return uploaded.document(row, job.collection.store_name, content), []
 
     async def _fetch(self, job: Job, url: str) -> tuple[str, str | None, bytes]:
         """What the address leads to, kept as the document's original."""

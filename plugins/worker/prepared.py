@@ -9,6 +9,7 @@ import json
 import uuid
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,26 @@ class Prepared(BaseModel):
     pipeline: str
     """Digest of the settings that it was made with."""
     document: Document
+    kind: str
+    """As what its revision came in, with the next; the row says that of the last revision only."""
+    given: dict[str, Any] | None
     notes: tuple[str, ...] = ()
     """Warnings of the worker's own."""
+
+
+async def as_it_was(originals: Originals[Any], row: DocumentRecord, revision: str) -> DocumentRecord:
+    """The document's row as of a revision, also of one whose replacement failed."""
+    found = await _kept(originals, row, revision) if revision != row.revision else None
+    if found is None:
+        return replace(row, revision=revision)
+    return replace(
+        row,
+        revision=revision,
+        kind=found.kind,
+        given=found.given,
+        filename=found.document.source,
+        media_type=found.document.media_type,
+    )
 
 
 def pipeline_digest(config: CrawlerConfig) -> str:
@@ -46,20 +65,23 @@ async def keep(
 ) -> None:
     """Keep the document as far as it is done; durable when this returns."""
     prepared = Prepared(
-        pipeline=digest, document=document.model_copy(update={"content": None}), notes=tuple(notes)
+        pipeline=digest,
+        document=document.model_copy(update={"content": None}),
+        kind=row.kind,
+        given=row.given,
+        notes=tuple(notes),
     )
     spooled = originals.spool_dir / f"{uuid.uuid4().hex}.prepared"
     await asyncio.to_thread(_write, spooled, prepared)
     await originals.put(row.collection_id, row.id, row.revision, spooled, "prepared")
 
 
-async def kept(originals: Originals[Any], row: DocumentRecord, revision: str, digest: str) -> Prepared | None:
-    """What is kept of the revision, for the row as it is now; None when there is nothing of these settings.
+async def kept(originals: Originals[Any], row: DocumentRecord, digest: str) -> Prepared | None:
+    """What is kept of the row's revision; None when there is nothing of these settings.
 
     What the uploader says of the document, and who may read it, is the row's.
     """
-    async with originals.open(row.collection_id, row.id, revision, "prepared") as path:
-        prepared = await asyncio.to_thread(_read, path) if path is not None else None
+    prepared = await _kept(originals, row, row.revision)
     if prepared is None or prepared.pipeline != digest:
         return None
     current = {
@@ -67,6 +89,11 @@ async def kept(originals: Originals[Any], row: DocumentRecord, revision: str, di
         "attributes": row.attributes,
     }
     return prepared.model_copy(update={"document": prepared.document.model_copy(update=current)})
+
+
+async def _kept(originals: Originals[Any], row: DocumentRecord, revision: str) -> Prepared | None:
+    async with originals.open(row.collection_id, row.id, revision, "prepared") as path:
+        return await asyncio.to_thread(_read, path) if path is not None else None
 
 
 def _write(path: Path, prepared: Prepared) -> None:

@@ -7,27 +7,19 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from crawler.contracts import Attachment, Document
-from crawler.errors import (
-    CrawlError,
-    EmbeddingFailed,
-    ModelFailed,
-    StoreError,
-    StoreRefused,
-    UnreadableDocument,
-)
+from crawler.errors import CrawlError, EmbeddingFailed, ModelFailed, StoreError, StoreRefused
 from crawler.store import Store
 from plugins.collections.jobs import Job, LeaseLost, Queue
 from plugins.collections.originals import Originals
 from plugins.collections.rebuilds import Rebuild, Rebuilds
-from plugins.collections.records import CollectionRecord
+from plugins.collections.records import CollectionRecord, DocumentRecord
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
 from plugins.core.wire import to_wire
-from plugins.worker import prepared
+from plugins.worker import prepared, uploaded
 from plugins.worker.crawlers import Crawlers, NotConfigured
 
 log = logging.getLogger(__name__)
@@ -160,15 +152,16 @@ class Reindexer:
                 log.warning("A lease could not be extended: %s", error.message)
 
     async def _build(self, job: Job, rebuild: Rebuild) -> None:
-        place, row, revision = rebuild.store_name, job.document, job.document.live_revision or ""
+        place, revision = rebuild.store_name, job.document.live_revision or ""
+        row = await prepared.as_it_was(self._originals, job.document, revision)
         crawler = await asyncio.to_thread(self._crawlers.get, job.collection, rebuild.asked_by)
         digest = prepared.pipeline_digest(crawler.config)
 
         async def keep(document: Document, attachments: Sequence[Attachment]) -> None:
             """The files inside are documents of their own, which are built by themselves."""
-            await prepared.keep(self._originals, replace(row, revision=revision), document, digest)
+            await prepared.keep(self._originals, row, document, digest)
 
-        built = await crawler.crawl_document(await self._document(job, digest), keep=keep)
+        built = await crawler.crawl_document(await self._document(row, place, digest), keep=keep)
         passages = len(built.chunks)
         if await self._store.count(place, row.id) != passages:  # what was there before it was replaced
             await self._store.remove(place, row.id, keep=revision)
@@ -177,29 +170,12 @@ class Reindexer:
             raise StoreRefused("The vector store has not kept each passage of a document.")
         await self._rebuilds.built(job, built)
 
-    async def _document(self, job: Job, digest: str) -> Document:
-        """The revision that searches find, as far as its stages need not be repeated."""
-        row, revision = job.document, job.document.live_revision or ""
-        found = await prepared.kept(self._originals, row, revision, digest)
+    async def _document(self, row: DocumentRecord, place: str, digest: str) -> Document:
+        """The row's revision, as far as its stages need not be repeated."""
+        found = await prepared.kept(self._originals, row, digest)
         if found is not None:
-            return found.document.model_copy(update={"collection": job.collection.store_name})
-        async with self._originals.open(row.collection_id, row.id, revision) as path:
-            if path is None:
-                raise UnreadableDocument("The uploaded file is not there any more. Upload it again.")
-            content = await asyncio.to_thread(path.read_bytes)
-        is_markdown = row.kind == "markdown"
-        return Document(
-            collection=job.collection.store_name,
-            document_id=row.id,
-            revision=revision,
-            source=row.filename,
-            security_group=None if row.acl is None else tuple(row.acl),
-            media_type=row.media_type,
-            content=None if is_markdown else content,
-            markdown=content.decode() if is_markdown else None,
-            metadata=row.given,
-            attributes=row.attributes,
-        )
+            return found.document.model_copy(update={"collection": place})
+        return uploaded.document(row, place, await uploaded.read(self._originals, row))
 
     async def _finish(self, collection: CollectionRecord, rebuild: Rebuild) -> bool:
         """Put the new place in force if it has every passage; what it lacks is built again."""

@@ -15,7 +15,7 @@ from plugins.collections.records import collection_record, now
 from plugins.collections.reindex import check_movable
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection
 from plugins.core.shapes import CollectionView, Reindex
-from tests.support.collections import OtherModel, World, person
+from tests.support.collections import OtherModel, World, an_upload, person
 
 NEW = "local/other"
 TEXTS = [f"document number {number} speaks of leave" for number in range(4)]
@@ -339,6 +339,30 @@ async def test_a_replacement_that_failed_leaves_its_old_version_to_the_new_place
     async with world.working():
         await world.until(lambda: swapped(world))
     assert await find_all(world) == TEXTS
+
+
+@pytest.mark.parametrize("first_is_file", [True, False])
+async def test_an_old_version_is_read_again_as_what_it_was_when_its_replacement_failed(
+    world: World, other: OtherModel, first_is_file: bool
+) -> None:
+    world.config.pipelines["small"] = {"chunker": {"use": "headings", "max_tokens": 64}}
+    await world.collection()
+    spooled = world.documents.spool_dir / "spooled"
+    page, words = b"<html><body><p>of leave</p></body></html>", "of leave"
+    for kind in ("file", "markdown") if first_is_file else ("markdown", "file"):
+        first = kind == ("file" if first_is_file else "markdown")
+        if kind == "file":
+            spooled.write_bytes(page if first else b"<html>")
+            upload = an_upload("", markdown=None, path=spooled, filename="a.html", document_id="doc-0")
+        else:
+            upload = an_upload(words if first else " ", document_id="doc-0", filename="a.md")
+        await world.documents.add(world.alice, "handbook", [upload])
+        await world.work()
+    assert (await world.documents.get(world.alice, "handbook", "doc-0")).status == "failed"
+    await start(world, embedding_model=None, pipeline="small")
+    async with world.working():
+        await world.until(lambda: swapped(world))
+    assert await find_all(world) == [words]
 
 
 async def test_a_dropped_collection_takes_what_was_built_with_it(world: World, other: OtherModel) -> None:

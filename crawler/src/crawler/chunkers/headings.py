@@ -39,8 +39,35 @@ class Headings(Chunker[ChunkSettings]):
                 yield section.headings, piece
 
     def _cut(self, markdown: str, section: Section) -> Iterator[Piece]:
+        """The blocks, each as one piece, or as many where it is over the limit.
+
+        The headings of the section go with the first piece of what follows: they say nothing by themselves.
+        """
+        heads: list[Piece] = []
+        taken = 0
         for block, tokens in section.blocks:
-            if tokens <= section.room:
+            if block.kind == "heading" and taken + tokens <= section.room // 2:
+                heads.append(Piece(block.start, block.end, tokens))
+                taken += tokens
+            elif tokens <= section.room:
+                yield from heads
                 yield Piece(block.start, block.end, tokens)
+                heads, taken = [], 0
             else:
-                yield from self._cutter.cut(markdown, block, section.room)
+                pieces = self._cutter.cut(markdown, block, section.room - taken)
+                yield from _under(heads, pieces, section.room)
+                heads, taken = [], 0
+        yield from heads
+
+
+def _under(heads: Sequence[Piece], pieces: Iterator[Piece], room: int) -> Iterator[Piece]:
+    """The first of ``pieces`` begun at the headings, if it leaves room for them: a table's row may not."""
+    for piece in pieces:
+        tokens = piece.tokens + sum(head.tokens for head in heads)
+        if heads and tokens <= room:
+            piece.start, piece.tokens = heads[0].start, tokens
+        else:
+            yield from heads
+        heads = ()
+        yield piece
+    yield from heads

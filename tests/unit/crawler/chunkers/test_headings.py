@@ -50,14 +50,24 @@ def test_a_table_is_cut_between_rows_and_each_piece_has_its_header() -> None:
     assert len(chunks) > 2
     tables = [chunk for chunk in chunks if "Region 1 " in chunk.content or chunk.index > 1]
     for chunk in tables:
-        assert chunk.content.startswith(header)
+        content = chunk.content.removeprefix("# Figures\n\n")
+        assert content.startswith(header)
         assert all(
             line.startswith("| ") and line.endswith(" |")
-            for line in chunk.content.splitlines()
+            for line in content.splitlines()
             if "---" not in line
         )
     rows = [line for chunk in chunks for line in chunk.content.splitlines() if line.startswith("| Region ")]
     assert [row for row in rows if row[9].isdigit()] == markdown.splitlines()[4:]
+
+
+def test_headings_are_no_chunks_of_their_own_where_what_follows_is_cut() -> None:
+    rows = "".join(f"| Region {n} | {n}00 |\n" for n in range(30))
+    sentences = "This is one sentence of eight words. " * 30
+    for long in (f"| Region | Revenue |\n|---|---|\n{rows}", sentences):
+        first, second, *_ = chunked(f"# Figures\n\n## Revenue\n\n{long}")
+        assert first.content.startswith(f"# Figures\n\n## Revenue\n\n{long[:20]}")
+        assert first.headings == second.headings == ("Figures", "Revenue")
 
 
 def test_what_follows_a_cut_table_is_not_under_its_header() -> None:

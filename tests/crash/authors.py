@@ -32,7 +32,7 @@ class Version:
     @property
     def html(self) -> str:
         parts = (f"<h1>Part {n}</h1><p>{self.word} is in part {n}.</p>" for n in range(self.sections))
-        return f"<html><title>{self.document}</title><body>{''.join(parts)}</body></html>"
+        return f"<html><head><title>{self.document}</title></head><body>{''.join(parts)}</body></html>"
 
     @property
     def text(self) -> str:

@@ -37,9 +37,9 @@ class Html(Format[Settings]):
 
     def convert(self, source: Source) -> Converted:
         text, warnings = _decode(source.content)
-        return Converted(
-            markdown=_xberg.html_to_markdown(text), metadata=_head(text[:65536]), warnings=warnings
-        )
+        # Without a `<head>` around it, which HTML lets one leave out, xberg takes the title for text.
+        markdown = _xberg.html_to_markdown(_TITLE.sub("<title>", text, count=1))
+        return Converted(markdown=markdown, metadata=_head(text[:65536]), warnings=warnings)
 
 
 def _without_prologue(content: bytes) -> bytes:

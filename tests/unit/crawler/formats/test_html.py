@@ -100,3 +100,11 @@ def test_what_the_page_says_of_itself_becomes_metadata() -> None:
         "keywords": "a, b",
         "created_at": "2024-03-01",
     }
+
+
+def test_a_title_without_a_head_around_it_is_no_text() -> None:
+    page = Html(Settings()).convert(
+        source(b"<html><title>Travel</title><body><p>Book early.</p></body></html>")
+    )
+    assert page.markdown.strip() == "Book early."
+    assert page.metadata["title"] == "Travel"

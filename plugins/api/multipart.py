@@ -191,7 +191,7 @@ class FormReader:
             raise InvalidRequest(f"Files are sent in the field `{name}`, repeated for each.", param=name)
         if len(self.form.files) >= self._limits.max_files:
             raise TooLarge(
-                f"At most {self._limits.max_files} files in one request; send the others in another.",
+                f"Too many files: one request takes {self._limits.max_files}. Send the others in another.",
                 param=self._names.files,
             )
         media_type = _text(self._headers.get(b"content-type", b"")).partition(";")[0].strip().lower()

@@ -98,6 +98,16 @@ def validate(model: type[S], content: Mapping[str, Any], where: str) -> S:
     return settings
 
 
+_IN_YAML = {
+    "dict_type": "input should be a mapping",
+    "extra_forbidden": "unknown setting",
+    "list_type": "input should be a list",
+    "model_type": "input should be a mapping",
+    "tuple_type": "input should be a list",
+}
+"""Pydantic's types of mistakes that it tells in Python's words, in YAML's."""
+
+
 def explain(error: ValidationError, where: str) -> list[str]:
     """A validation error as lines ``where.path: what is wrong``, without the offending values."""
     lines = []
@@ -105,7 +115,7 @@ def explain(error: ValidationError, where: str) -> list[str]:
         path = where
         for part in item["loc"]:
             path += f"[{part}]" if isinstance(part, int) else f".{part}"
-        message = "unknown setting" if item["type"] == "extra_forbidden" else item["msg"]
-        message = message.removeprefix("Value error, ")
+        message = _IN_YAML.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+        message = message.replace("Tuple", "List").replace(" after validation", "")
         lines.append(f"{path}: {message[0].lower()}{message[1:]}")
     return lines

@@ -161,6 +161,19 @@ def test_every_mistake_of_a_configuration_is_told_with_its_path(monkeypatch: pyt
     assert [b for b in beginnings if not any(m.startswith(b) for m in mistakes)] == []
 
 
+@pytest.mark.parametrize(
+    ("config", "mistake"),
+    [
+        ({"formats": []}, "x.formats: list should have at least 1 item, not 0"),
+        ({"formats": "pdf"}, "x.formats: input should be a list"),
+        ({"limits": "few"}, "x.limits: input should be a mapping"),
+        ({"chunker": "headings"}, "x.chunker: input should be a mapping"),
+    ],
+)
+def test_mistakes_are_told_in_the_words_of_yaml(config: dict[str, Any], mistake: str) -> None:
+    assert check(config, "x") == [mistake]
+
+
 def test_a_configuration_without_mistakes_has_none() -> None:
     assert check({}, "x") == []
     assert check({"formats": [{"use": "text"}], "limits": {"max_bytes": "5MiB"}}, "x") == []

@@ -19,7 +19,7 @@ def choose(formats: Sequence[Format[Any]], source: Source) -> Format[Any]:
     for format_ in formats:
         if format_.accepts(source):
             return format_
-    kinds = [type(f).__module__.rpartition(".")[2] for f in formats]
+    kinds = dict.fromkeys(type(f).__module__.rpartition(".")[2] for f in formats)  # of several pipelines
     if (named := source.suffix.removeprefix(".")) in kinds:
         raise UnsupportedFormat(
             f"The file is not what its name says: {named}. Check it, and upload it under its right name."

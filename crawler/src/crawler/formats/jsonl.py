@@ -24,7 +24,7 @@ class Jsonl(Format[Settings]):
             raise UnreadableDocument("No line of the file is JSON. Correct it and upload it again.")
         if wrong:
             first = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-            warnings = (*warnings, f"{len(wrong)} lines are not JSON and were kept as text: {first}.")
+            warnings = (*warnings, f"Lines that are not JSON and were kept as text ({len(wrong)}): {first}.")
         table = _json.table(values)
         metadata = {"columns": table.columns() if table else [], "rows": len(values)}
         if not table:

@@ -137,7 +137,7 @@ def _listing(filename: str, members: Sequence[zipfile.ZipInfo]) -> str:
     lines = [f"- {as_markdown(_name(member))}" for member in members[:_MAX_LISTED]]
     if len(members) > _MAX_LISTED:
         lines.append(f"- and {len(members) - _MAX_LISTED} more")
-    return f"# {as_markdown(filename)}\n\nArchive of {len(members)} files:\n\n" + "\n".join(lines)
+    return f"# {as_markdown(filename)}\n\nFiles in the archive: {len(members)}\n\n" + "\n".join(lines)
 
 
 def _warnings(unpacked: _Unpacked, settings: ZipSettings) -> list[str]:

@@ -36,7 +36,8 @@ def test_members_are_files_and_are_listed_with_their_folders() -> None:
     assert names(converted) == ["quay.md", "berths.csv", "Travel policy.docx"]
     assert converted.attachments[1].content == b"berth,depth\nnorth,9.5\nsouth,7\n"
     assert converted.markdown == (
-        "# papers.zip\n\nFiles in the archive: 3\n\n- notices/quay.md\n- notices/berths.csv\n- Travel policy.docx"
+        "# papers.zip\n\nFiles in the archive: 3\n\n"
+        "- notices/quay.md\n- notices/berths.csv\n- Travel policy.docx"
     )
     assert converted.warnings == ()
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ from plugins.core.pipeline_shapes import PreviewView
 AT_ONCE = 2
 WAITING = 8
 """Beyond those that are at work; more are told to come again."""
+OF_ONE = 1
+"""At work or waiting for one person, so that nobody keeps the others from theirs."""
 TIMEOUT_S = 120.0
 """From the upload to the answer."""
 RETRY_S = 15
@@ -93,6 +96,7 @@ class Previewer:
         self.timeout_s = timeout_s
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
+        self._theirs: Counter[str] = Counter()
 
     async def check(self, principal: Principal, ref: str) -> CollectionRecord:
         """Raises UnknownCollection or Forbidden before any byte of an upload is read."""
@@ -106,7 +110,7 @@ class Previewer:
 
         Raises:
             CrawlError: As the document's job would fail.
-            LimitReached: Too many wait already.
+            LimitReached: Too many wait already, or one of the principal's is being made.
             DeadlineExceeded: It took too long.
         """
         attributes, properties = split_metadata(upload)
@@ -126,7 +130,7 @@ class Previewer:
         )
         line = await asyncio.to_thread(lambda: task.model_dump_json().encode() + b"\n")
         try:
-            async with asyncio.timeout(self.timeout_s), self._slot():
+            async with asyncio.timeout(self.timeout_s), self._slot(principal.user_id):
                 content = await self._run(line)
         except TimeoutError as error:
             raise DeadlineExceeded(
@@ -136,7 +140,22 @@ class Previewer:
         return await asyncio.to_thread(_read, content)
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _slot(self, user_id: str) -> AsyncIterator[None]:
+        if self._theirs[user_id] >= OF_ONE:
+            raise LimitReached(
+                "A preview of yours is being made already. Wait for it, or close it.", retry_after_s=RETRY_S
+            )
+        self._theirs[user_id] += 1
+        try:
+            async with self._free_slot():
+                yield
+        finally:
+            self._theirs[user_id] -= 1
+            if not self._theirs[user_id]:
+                del self._theirs[user_id]
+
+    @asynccontextmanager
+    async def _free_slot(self) -> AsyncIterator[None]:
         if self._waiting >= WAITING:
             raise LimitReached(
                 "Many previews are being made at the moment. Try again in a few seconds.",

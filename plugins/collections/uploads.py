@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from crawler.contracts import audience_key
-from crawler.properties import MAX_INTEGER, MAX_KEY, MAX_TEXT, PLACES, PROPERTIES, is_attribute
+from crawler.properties import (
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_KEY,
+    MAX_TEXT,
+    PLACES,
+    PROPERTIES,
+    is_attribute,
+    is_too_deep,
+)
 from plugins.collections.expiry import moment
 from plugins.collections.records import (
     DOCUMENT_ID,
@@ -166,6 +175,10 @@ def _check_json(metadata: Mapping[str, Any]) -> None:
         raise InvalidRequest("`metadata` is not a JSON object of Unicode text.", param="metadata") from error
     if size > MAX_METADATA_BYTES:
         raise InvalidRequest(f"`metadata` has at most {MAX_METADATA_BYTES} bytes.", param="metadata")
+    if is_too_deep(metadata):
+        raise InvalidRequest(
+            f"Lists and objects in `metadata` lie at most {MAX_DEPTH} deep in each other.", param="metadata"
+        )
     left: list[Any] = [metadata]
     while left:
         value = left.pop()

@@ -64,7 +64,7 @@ def document_view(
         media_type=row.media_type,
         status=row.status,
         last_error=_last_error(row),
-        warnings=row.warnings or [],
+        warnings=(row.warnings or []) if inside else [],  # they may quote it
         attributes=row.attributes,
         properties=(row.properties or {}) if inside else {},
         usage_bytes=row.size,

@@ -83,7 +83,7 @@ class DocumentView(Shape):
     status: Status
     last_error: LastError | None
     warnings: list[str]
-    """What could not be kept of it, and the like."""
+    """What could not be kept of it, and the like; empty for those who may neither read it nor uploaded it."""
     attributes: dict[str, Any]
     properties: dict[str, Any]
     """What was found in it, or given with its markdown; empty for those who may neither read it nor uploaded

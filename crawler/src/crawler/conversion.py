@@ -128,7 +128,7 @@ def sweep() -> None:
 
 
 def _remove(folder: str) -> None:
-    """Remove a folder, however deep those in it lie (`shutil.rmtree` recurses): what is in one comes up beside it
+    """Remove a folder however deep those in it lie (`shutil.rmtree` recurses): what is in one comes up
     first."""
     with contextlib.suppress(OSError):
         while found := list(os.scandir(folder)):

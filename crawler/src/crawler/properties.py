@@ -51,8 +51,21 @@ MAX_TEXT = 512
 """Characters of an attribute's text, as of OpenAI's file attributes."""
 MAX_INTEGER = 2**53 - 1
 """What JSON numbers hold exactly everywhere (RFC 8259, section 6)."""
+MAX_DEPTH = 32
+"""Of lists and objects in each other: answers could not show much more."""
 MAX_ATTRIBUTES_BYTES = 16 * 1024
 """Of what is found: it lies beside each passage, in a field of 64 KiB with other things."""
+
+
+def is_too_deep(metadata: Mapping[str, Any]) -> bool:
+    """Whether lists and objects lie in each other more than `MAX_DEPTH` deep."""
+    level: list[Any] = [metadata]
+    for _ in range(MAX_DEPTH):
+        inside = [
+            value for found in level for value in (found.values() if isinstance(found, Mapping) else found)
+        ]
+        level = [value for value in inside if isinstance(value, Mapping | list)]
+    return bool(level)
 
 
 def is_attribute(key: str, value: Any) -> bool:

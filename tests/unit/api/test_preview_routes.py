@@ -229,7 +229,7 @@ async def test_only_a_few_previews_are_made_at_once_and_only_a_few_wait(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preview, "WAITING", 1)
-    await server.collection()
+    await server.collection(add=["*"])
     begun, go = tmp_path / "begun", tmp_path / "go"
     begun.mkdir()
     child(
@@ -239,14 +239,17 @@ async def test_only_a_few_previews_are_made_at_once_and_only_a_few_wait(
         'print(\'{"error": {"code": "unreadable_document", "message": "x"}}\')',
     )
 
-    def ask() -> asyncio.Task[httpx.Response]:
-        return asyncio.create_task(server.as_alice.post(PATH, json={"text": "a"}))
+    def ask(user: str) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(server.client(user).post(PATH, json={"text": "a"}))
 
-    at_work = [ask(), ask()]
+    at_work = [ask("bob"), ask("carol")]
     async with asyncio.timeout(LIMIT_S):
         while len(os.listdir(begun)) < 2:  # noqa: ASYNC110 - other processes write
             await asyncio.sleep(0.01)
-    third, fourth = ask(), ask()
+    again = await ask("bob")
+    assert again.status_code == 429
+    assert "of yours" in again.json()["error"]["message"]
+    third, fourth = ask("dave"), ask("eve")
     done, _ = await asyncio.wait({third, fourth}, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT_S)
     [refused] = [task.result() for task in done]
     assert refused.status_code == 429
@@ -255,6 +258,7 @@ async def test_only_a_few_previews_are_made_at_once_and_only_a_few_wait(
     go.touch()
     answers: list[httpx.Response] = [await task for task in (*at_work, *({third, fourth} - done))]
     assert [answer.status_code for answer in answers] == [400, 400, 400]
+    assert (await ask("bob")).status_code == 400
 
 
 async def test_a_preview_that_takes_too_long_is_ended_and_says_what_to_do(

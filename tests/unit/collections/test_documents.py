@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from plugins.collections import tables
 from plugins.core.document_shapes import DocumentPatch
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection, UnknownDocument
 from tests.support.collections import World, an_upload, person
@@ -190,12 +192,15 @@ async def test_who_manages_a_document_without_reading_it_is_not_told_what_is_in_
     await world.collection(add=["user:kc/carol"], query=["user:kc/carol"])
     added = await world.add("handbook", "# Salaries\n\nOf all.", by=CAROL, acl=["user:kc/carol"])
     await world.work()
+    async with world.database.write() as connection:
+        warned = update(tables.documents).where(tables.documents.c.id == added.id)
+        await connection.execute(warned.values(warnings=["'5000 euros' is not a number"]))
     theirs = await world.documents.get(CAROL, "handbook", added.id)
-    assert (theirs.properties["title"], len(theirs.sha256 or "")) == ("Salaries", 64)
+    assert (theirs.properties["title"], len(theirs.sha256 or ""), len(theirs.warnings)) == ("Salaries", 64, 1)
     alices = await world.documents.get(world.alice, "handbook", added.id)
-    assert (alices.properties, alices.sha256) == ({}, None)
+    assert (alices.properties, alices.sha256, alices.warnings) == ({}, None, [])
     [listed] = (await world.documents.list(world.alice, "handbook")).data
-    assert (listed.properties, listed.sha256) == ({}, None)
+    assert (listed.properties, listed.sha256, listed.warnings) == ({}, None, [])
 
 
 async def test_a_narrowed_audience_holds_at_once_and_then_in_the_store(world: World) -> None:

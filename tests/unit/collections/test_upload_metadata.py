@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from plugins.collections.rights import Rights
 from plugins.collections.uploads import Prepared, prepare
+from plugins.core.errors import InvalidRequest
 from tests.support.collections import a_config, an_upload
 
 PREVIEW = {
@@ -49,6 +52,16 @@ def test_of_a_preview_with_many_scalars_those_that_are_no_attributes_any_more_ar
     new = prepared(metadata={"title": "A", **many})
     assert len(new.upload.metadata) == 16
     assert new.upload.metadata | new.properties == {"title": "A", **many}
+
+
+@pytest.mark.parametrize("title", [{}, {"title": "A"}])
+def test_metadata_so_deep_that_no_list_could_show_it_is_refused(title: dict[str, Any]) -> None:
+    value: Any = "x"
+    for _ in range(31):
+        value = [value]
+    assert prepared(metadata={**title, "a": value}).properties["a"] == value
+    with pytest.raises(InvalidRequest, match="at most 32 deep"):
+        prepared(metadata={**title, "a": {"b": value}})
 
 
 def test_a_document_may_say_when_it_ends() -> None:

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from crawler import registry
 from crawler.contracts import Complete, Converted, Extracted, Extractor, Services
 from crawler.errors import ModelFailed
-from crawler.properties import PLACES
+from crawler.properties import PLACES, is_too_deep
 from crawler.settings import Settings
 
 ATTEMPTS = 2
@@ -139,6 +139,8 @@ class Llm(Extractor[LlmSettings]):
             mistake = jsonschema.exceptions.best_match(self._validator.iter_errors(value))
         except (ValueError, RecursionError) as error:
             raise _DoesNotFit("it is not JSON") from error
+        if isinstance(value, dict) and is_too_deep(value):
+            raise _DoesNotFit("its objects lie too deep in each other")
         if mistake is not None:
             raise _DoesNotFit(f"{mistake.json_path}: {mistake.message[:_MAX_MISTAKE]}")
         named = self.settings.metadata_schema["properties"]

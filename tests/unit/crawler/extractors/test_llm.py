@@ -119,6 +119,14 @@ async def test_texts_hold_nothing_that_a_database_does_not_take() -> None:
     assert found.metadata["parties"] == ["xy", "\\u0000"]
 
 
+async def test_an_answer_so_deep_that_no_list_could_show_it_does_not_fit() -> None:
+    schema = {"type": "object", "properties": {"kind": {}}}
+    deep = json.dumps({"kind": "x"}).replace('"x"', "[" * 300 + "]" * 300)
+    found = await extract(Scripted(deep, deep), metadata_schema=schema)
+    assert "kind" not in found.metadata
+    assert "too deep" in found.warnings[0]
+
+
 async def test_an_empty_title_does_not_replace_the_one_that_the_rules_found() -> None:
     found = await extract(Scripted('{"kind": "letter", "title": " "}'))
     assert found.metadata["title"] == "Invoice 7"

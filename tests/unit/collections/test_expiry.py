@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from plugins.collections import tables
-from plugins.collections.expiry import moment
+from plugins.collections.expiry import expire, moment
 from plugins.collections.records import now
 from plugins.core.document_shapes import DocumentPatch, DocumentView
 from plugins.core.errors import Forbidden, InvalidRequest, UnknownDocument
@@ -121,6 +122,14 @@ async def family_of(world: World) -> list[DocumentView]:
     return found
 
 
+async def test_what_ends_later_stays(world: World) -> None:
+    await world.collection()
+    await world.add("handbook", "the words", expires_at=now() + 60)
+    assert await expire(world.database) == 0
+    await world.work()
+    assert await world.found(world.alice, "words", "handbook") == ["the words"]
+
+
 async def test_what_was_in_a_document_goes_with_it(world: World) -> None:
     *family, other = await family_of(world)
     await world.documents.delete(world.alice, "handbook", family[0].id)
@@ -158,6 +167,16 @@ async def test_what_was_in_a_document_expires_with_it(world: World) -> None:
 )
 def test_a_moment_is_seconds_or_iso_8601(given: float | str | None, meant: datetime | None) -> None:
     assert moment(given) == (None if meant is None else meant.timestamp())
+
+
+def test_a_moment_without_an_offset_is_utc_wherever_the_server_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        assert moment("2100-01-01") == 4102444800
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(

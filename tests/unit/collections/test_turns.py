@@ -45,6 +45,13 @@ async def test_one_persons_many_documents_let_everybody_elses_through(world: Wor
     assert await world.queue.take() is None
 
 
+async def test_documents_of_a_dropped_collection_are_nobodys_turn(world: World) -> None:
+    await world.collection()
+    await upload(world, world.alice, 1)
+    await world.catalogue.drop(world.alice, "handbook")
+    assert await world.queue.take() is None
+
+
 async def test_somebodys_documents_are_taken_in_the_order_of_their_upload(world: World) -> None:
     await world.collection()
     added = [await world.add("handbook", f"text {number}") for number in range(3)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -14,45 +13,11 @@ from plugins.collections.rebuilds import DROP_AFTER_S
 from plugins.collections.records import collection_record, now
 from plugins.collections.reindex import check_movable
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection
-from plugins.core.shapes import CollectionView, Reindex
-from tests.support.collections import OtherModel, World, an_upload, person
+from plugins.core.shapes import Reindex
+from tests.support.collections import OtherModel, World, person
+from tests.support.rebuilding import NEW, TEXTS, filled, find_all, other, place, start, swapped, view
 
-NEW = "local/other"
-TEXTS = [f"document number {number} speaks of leave" for number in range(4)]
-
-
-@pytest.fixture
-def other(world: World) -> OtherModel:
-    """A second model, of another dimension."""
-    model = OtherModel(dimension=24)
-    world.model.others[NEW] = model
-    world.model.names.add(NEW)
-    return model
-
-
-async def start(world: World, **wanted: Any) -> CollectionView:
-    return await world.reindexing.start(
-        world.alice, "handbook", Reindex(**{"embedding_model": NEW, **wanted})
-    )
-
-
-async def filled(world: World) -> CollectionView:
-    """A collection of some documents."""
-    made = await world.collection()
-    for number, text in enumerate(TEXTS):
-        await world.add("handbook", text, document_id=f"doc-{number}")
-    await world.work()
-    return made
-
-
-async def view(world: World) -> CollectionView:
-    return await world.catalogue.get(world.alice, "handbook")
-
-
-async def place(world: World) -> str:
-    table = tables.collections
-    async with world.database.read() as connection:
-        return str(await connection.scalar(select(table.c.store_name).where(table.c.name == "handbook")))
+__all__ = ["other"]
 
 
 async def new_place(world: World) -> str:
@@ -65,14 +30,6 @@ async def new_place(world: World) -> str:
 async def discarded(world: World) -> set[str]:
     async with world.database.read() as connection:
         return set(await connection.scalars(select(tables.discarded.c.store_name)))
-
-
-async def find_all(world: World) -> list[str]:
-    return sorted(await world.found(world.alice, "leave", "handbook", max_num_results=50))
-
-
-async def swapped(world: World) -> bool:
-    return (await view(world)).reindex is None
 
 
 async def test_a_collection_gets_another_model_and_dimension(world: World, other: OtherModel) -> None:
@@ -339,30 +296,6 @@ async def test_a_replacement_that_failed_leaves_its_old_version_to_the_new_place
     async with world.working():
         await world.until(lambda: swapped(world))
     assert await find_all(world) == TEXTS
-
-
-@pytest.mark.parametrize("first_is_file", [True, False])
-async def test_an_old_version_is_read_again_as_what_it_was_when_its_replacement_failed(
-    world: World, other: OtherModel, first_is_file: bool
-) -> None:
-    world.config.pipelines["small"] = {"chunker": {"use": "headings", "max_tokens": 64}}
-    await world.collection()
-    spooled = world.documents.spool_dir / "spooled"
-    page, words = b"<html><body><p>of leave</p></body></html>", "of leave"
-    for kind in ("file", "markdown") if first_is_file else ("markdown", "file"):
-        first = kind == ("file" if first_is_file else "markdown")
-        if kind == "file":
-            spooled.write_bytes(page if first else b"<html>")
-            upload = an_upload("", markdown=None, path=spooled, filename="a.html", document_id="doc-0")
-        else:
-            upload = an_upload(words if first else " ", document_id="doc-0", filename="a.md")
-        await world.documents.add(world.alice, "handbook", [upload])
-        await world.work()
-    assert (await world.documents.get(world.alice, "handbook", "doc-0")).status == "failed"
-    await start(world, embedding_model=None, pipeline="small")
-    async with world.working():
-        await world.until(lambda: swapped(world))
-    assert await find_all(world) == [words]
 
 
 async def test_a_dropped_collection_takes_what_was_built_with_it(world: World, other: OtherModel) -> None:

@@ -12,13 +12,15 @@ import pytest
 from sqlalchemy import select, update
 
 from crawler import conversion
-from crawler.contracts import Attachment, Converted, Format, Source
+from crawler.contracts import Attachment, Converted, Document, Format, Source
 from crawler.crawler import Limits
 from plugins.collections import tables
 from plugins.collections.members import MAX_DEPTH
+from plugins.collections.records import document_record
 from plugins.core.config import LimitsConfig, Quota
 from plugins.core.document_shapes import DocumentPatch, DocumentView
 from plugins.core.errors import UnknownDocument
+from plugins.worker import prepared
 from tests.support.collections import LIMIT_S, World, an_upload
 
 
@@ -127,6 +129,25 @@ async def test_a_kept_document_gets_the_attributes_and_the_audience_of_its_row(w
     await world.documents.change(world.alice, "handbook", document.id, patch)
     await world.work()
     assert await world.found(world.alice, "words", "handbook") == []
+
+
+async def test_what_is_kept_has_the_audience_and_the_attributes_of_the_row_as_it_is_now(world: World) -> None:
+    await world.collection()
+    row = document_record(await world.row(await world.add("handbook", "the words")))
+    was = Document(
+        collection="c",
+        document_id=row.id,
+        revision=row.revision,
+        source="a.md",
+        markdown="the words",
+        security_group=("user:kc/bob",),
+    )
+    await prepared.keep(world.originals, row, was, "digest")
+    for acl, attributes in ((None, {}), (["user:kc/carol"], {"year": 2026})):
+        found = await prepared.kept(world.originals, replace(row, acl=acl, attributes=attributes), "digest")
+        assert found is not None
+        assert found.document.security_group == (None if acl is None else tuple(acl))
+        assert found.document.attributes == attributes
 
 
 async def test_a_kill_after_progress_is_not_counted_against_a_document(world: World) -> None:

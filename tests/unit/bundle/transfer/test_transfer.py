@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 
 from crawler.store import Row
 from plugins.bundle.transfer.exporting import Parts, export
-from plugins.bundle.transfer.files import TransferError
+from plugins.bundle.transfer.files import Digest, Reader, TransferError
 from plugins.bundle.transfer.importing import import_collection
 from plugins.collections import tables
 from plugins.collections.records import Gate
@@ -263,9 +263,19 @@ def reseal(folder: Path) -> None:
         name = line.split("  ")[1]
         lines.append(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n")
     (folder / "SHA256SUMS").write_text("".join(lines))
+    digest = Digest()
+    for row in Reader(folder).rows():
+        digest.add(row)
+    change_manifest(
+        folder,
+        digest=str(digest),
+        sums_sha256=hashlib.sha256((folder / "SHA256SUMS").read_bytes()).hexdigest(),
+    )
+
+
+def change_manifest(folder: Path, **fields: Any) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sums_sha256"] = hashlib.sha256((folder / "SHA256SUMS").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **fields}))
 
 
 def change_lines(path: Path, **fields: Any) -> None:
@@ -282,7 +292,7 @@ def change_lines(path: Path, **fields: Any) -> None:
         ("documents.jsonl", {"id": "../../etc"}),
         ("documents.jsonl", {"chunks": 1}),
         ("documents.jsonl", {"colour": "red"}),
-        ("passages-00000.jsonl", {"acl_key": "everyone"}),
+        ("passages-00000.jsonl", {"acl_key": "of nobody"}),
         ("passages-00000.jsonl", {"revision": "r1"}),
     ],
 )
@@ -296,12 +306,28 @@ async def test_what_does_not_fit_together_is_refused_though_its_sums_are_right(
     assert await states(elsewhere) == []
 
 
+async def test_a_file_of_no_documents_revision_is_refused(elsewhere: World, exported: Path) -> None:
+    name = "files/salary/another"
+    (exported / name).write_text("text")
+    with (exported / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  {name}\n")
+    reseal(exported)
+    change_manifest(exported, files=json.loads((exported / "manifest.json").read_text())["files"] + 1)
+    with pytest.raises(TransferError, match=r"documents\.jsonl is not as it was written"):
+        await import_collection(parts(elsewhere), exported)
+
+
+async def test_a_link_in_it_is_no_file_of_it(elsewhere: World, exported: Path, tmp_path: Path) -> None:
+    [one, *_] = sorted((exported / "files" / "salary").iterdir())
+    one.symlink_to(one.rename(tmp_path / "elsewhere"))
+    with pytest.raises(TransferError, match="is missing"):
+        await import_collection(parts(elsewhere), exported)
+
+
 async def test_no_name_in_it_leads_out_of_it(elsewhere: World, exported: Path) -> None:
     with (exported / "SHA256SUMS").open("a") as sums:
         sums.write(f"{'0' * 64}  ../secret\n")
-    manifest = json.loads((exported / "manifest.json").read_text())
-    manifest["sums_sha256"] = hashlib.sha256((exported / "SHA256SUMS").read_bytes()).hexdigest()
-    (exported / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(exported, sums_sha256=hashlib.sha256((exported / "SHA256SUMS").read_bytes()).hexdigest())
     with pytest.raises(TransferError, match="SHA256SUMS is not as it was written"):
         await import_collection(parts(elsewhere), exported)
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,13 @@ Output = pytest.CaptureFixture[str]
 
 def sync(proxy: UploadServer, source: Path, *options: str) -> int:
     return main(["sync", str(source), "--collection", "c", "--url", proxy.url, *options])
+
+
+class NotThere(dict[str, Any]):
+    """Documents that are listed, and gone when they are to be deleted."""
+
+    def pop(self, key: str, default: Any = None) -> Any:
+        return default
 
 
 def names(proxy: UploadServer) -> list[str]:
@@ -81,6 +89,15 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     assert lines[:2] == ["would add five.md", "would change deep/one.md"]
     assert lines[2].startswith("would delete two.md (sync_")
     assert lines[3] == "would add 1, change 1, delete 1; 2 unchanged"
+
+
+def test_what_somebody_else_deleted_meanwhile_is_no_failure(
+    proxy: UploadServer, synced: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (synced / "one.md").unlink()
+    monkeypatch.setattr(proxy, "documents", NotThere(proxy.documents))
+    assert sync(proxy, synced) == 0
+    assert "1 deleted, 3 unchanged; 0 failed" in capsys.readouterr().out
 
 
 def test_what_others_uploaded_and_other_sources_synced_is_never_touched(

@@ -72,7 +72,7 @@ def find(filename: str, converted: Converted) -> dict[str, Any]:
     given = converted.metadata
     found: dict[str, Any] = {
         "title": _title(filename, converted),
-        "language": _language(converted.markdown[:_HEAD]) or _text(given.get("language"), 8),
+        "language": _language(converted.markdown[:_HEAD]) or _primary(given.get("language")),
         "author": _text(given.get("author"), 200),
         "page_count": len(converted.pages) or None,
         "word_count": sum(1 for _ in _WORD.finditer(converted.markdown)),
@@ -143,6 +143,12 @@ def _language(text: str) -> str | None:
         return None
     language, likelihood = _identifier().classify(" ".join(letters.split()))
     return str(language) if likelihood >= _LIKELY else None
+
+
+def _primary(tag: Any) -> str | None:
+    """The language of a tag without its region: ``en`` of ``en-US`` (BCP 47, and as POSIX writes it)."""
+    language = _text(tag, 35)
+    return re.split("[-_]", language)[0].lower() or None if language else None
 
 
 @cache

@@ -72,6 +72,11 @@ def test_names_and_numbers_are_in_no_language(text: str) -> None:
     assert "language" not in extracted(text)
 
 
+@pytest.mark.parametrize("tag", ["en", "en-US", "en_GB", "EN"])
+def test_a_language_of_the_file_is_told_without_its_region(tag: str) -> None:
+    assert extracted("Few words.", language=tag)["language"] == "en"
+
+
 def test_dates_are_days_and_anything_else_is_left_out() -> None:
     found = extracted(created_at="2024-01-02T03:04:05Z", modified_at="yesterday")
     assert found["created_at"] == "2024-01-02"

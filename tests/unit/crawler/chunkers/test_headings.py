@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
-from crawler.chunkers._pieces import ChunkSettings
+from crawler.chunkers._pieces import ChunkSettings, Cutter
 from crawler.chunkers.headings import Headings
 from crawler.contracts import Chunk, Services
 
@@ -59,6 +59,19 @@ def test_a_table_is_cut_between_rows_and_each_piece_has_its_header() -> None:
         )
     rows = [line for chunk in chunks for line in chunk.content.splitlines() if line.startswith("| Region ")]
     assert [row for row in rows if row[9].isdigit()] == markdown.splitlines()[4:]
+
+
+def test_the_header_that_is_repeated_counts_for_the_limit() -> None:
+    header = "| Region of the company | Revenue of the year | Costs of the year |\n|---|---|---|\n"
+    chunks = chunked(header + "".join(f"| Region {n} | {n}00 | {n}1 |\n" for n in range(60)))
+    assert max(Cutter(ChunkSettings(max_tokens=64)).count([chunk.content for chunk in chunks])) <= 64
+
+
+def test_a_header_that_no_chunk_could_repeat_stands_once() -> None:
+    header = "| " + " | ".join(f"column {n}" for n in range(500)) + " |\n|" + "---|" * 500 + "\n"
+    chunks = chunked(header + "".join(f"| Region {n} |\n" for n in range(60)))
+    assert sum("| column 0 |" in chunk.content for chunk in chunks) == 1
+    assert sum("| Region 59 |" in chunk.content for chunk in chunks) == 1
 
 
 def test_headings_are_no_chunks_of_their_own_where_what_follows_is_cut() -> None:

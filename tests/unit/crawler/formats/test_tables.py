@@ -72,6 +72,12 @@ def test_rows_without_a_header_get_numbered_columns() -> None:
     assert table.rows == 2
 
 
+def test_a_first_row_that_says_the_same_twice_is_no_header() -> None:
+    table = Table().extend([["red", "red"], ["blue", "green"]])
+    assert [found["name"] for found in table.columns()] == ["Column 1", "Column 2"]
+    assert table.rows == 2
+
+
 def test_a_cell_stays_one_cell_in_one_line_and_a_formula_is_text() -> None:
     table = Table(header=["a", "b"]).extend([["x|y\nz", '=HYPERLINK("http://x")'], [12.0, True]])
     assert table.markdown().split("\n")[2:] == ['| x\\|y z | =HYPERLINK("http://x") |', "| 12 | true |"]

@@ -37,6 +37,8 @@ MAX_PAUSE_S = 60.0
 CREATING_S = 600.0
 """A collection that is not ready after so long is that of a request that died."""
 FORGET_WORKER_S = 3600.0
+FREE: dict[str, Any] = {"worker": None, "lease_until": 0.0}
+"""What a row has that nobody works on."""
 
 Action = Literal["crawl", "clean", "delete"]
 
@@ -178,7 +180,7 @@ class Queue:
             place = (await connection.execute(its.with_for_update())).scalar_one_or_none()
             if place != job.collection.store_name:
                 raise LeaseLost
-            await self.hold(connection, job, **values, **_FREE)
+            await self.hold(connection, job, **values, **FREE)
             old = await other_members(connection, row) if row.stale else []
             await bury(connection, row.collection_id, old)
             await connection.execute(
@@ -196,7 +198,7 @@ class Queue:
             stale=True,
             pending=True,
             attempts=0,
-            **_FREE,
+            **FREE,
         )
 
     async def retry(self, job: Job, code: str, message: str) -> None:
@@ -221,11 +223,11 @@ class Queue:
         pause *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         told = {"error_code": code, "error_message": message, "stage": "waiting"}
         values |= told if job.action == "crawl" else {}
-        await self._change(job, not_before=now() + pause, **values, **_FREE)
+        await self._change(job, not_before=now() + pause, **values, **FREE)
 
     async def cleaned(self, job: Job) -> None:
         """The store holds nothing of other revisions any more. Raises LeaseLost."""
-        await self._change(job, stale=False, pending=False, attempts=0, **_FREE)
+        await self._change(job, stale=False, pending=False, attempts=0, **FREE)
 
     async def deleted(self, job: Job) -> None:
         """Nothing of the document is left but its row, which goes now. Raises LeaseLost."""
@@ -246,7 +248,7 @@ class Queue:
         async with self.database.write() as connection:
             untried = update(table).where(same).values(attempts=table.c.attempts - 1)
             await connection.execute(untried)
-            await connection.execute(update(table).where(mine).values(**_FREE))
+            await connection.execute(update(table).where(mine).values(**FREE))
 
     async def gone(self, job: Job) -> bool:
         """Whether the document's row is not there any more."""
@@ -261,7 +263,7 @@ class Queue:
         """Free all leases: only for the one worker of a data directory, whose predecessors are dead."""
         async with self.database.write() as connection:
             table = tables.documents
-            await connection.execute(update(table).where(table.c.worker.is_not(None)).values(**_FREE))
+            await connection.execute(update(table).where(table.c.worker.is_not(None)).values(**FREE))
 
     async def revisions(self, collection_id: str, document_id: str | None = None) -> dict[str, set[str]]:
         """The revisions whose originals are needed, by document: of one document or of all."""
@@ -307,9 +309,6 @@ class Queue:
         async with self.database.write() as connection:
             await self.hold(connection, job, **values)
             await changed(connection, [(job.document.collection_id, job.document.id)])
-
-
-_FREE: dict[str, Any] = {"worker": None, "lease_until": 0.0}
 
 
 def _held(job: Job) -> ColumnElement[bool]:

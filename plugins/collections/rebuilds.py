@@ -18,7 +18,7 @@ from crawler.contracts import Document
 from crawler.store import Metric, Retrieval
 from plugins.collections import audit, tables
 from plugins.collections.database import Database
-from plugins.collections.jobs import Job, LeaseLost
+from plugins.collections.jobs import FREE, Job, LeaseLost
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     CollectionRecord,
@@ -31,7 +31,6 @@ from plugins.core.shapes import Built, ReindexError, ReindexView
 
 DROP_AFTER_S = 60.0
 """Searches that began in a place which is left may take so long."""
-FREE: dict[str, Any] = {"worker": None, "lease_until": 0.0}
 
 
 @dataclass(frozen=True)

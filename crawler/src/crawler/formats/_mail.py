@@ -73,12 +73,12 @@ class Mail:
     def _markdown(self, kind: Kind, text: str) -> str:
         if kind == "plain":
             lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-            return _xberg.without_active_links(lines.strip())
+            return _xberg.active_links_as_text(lines.strip())
         try:
             if kind == "html":
                 return _xberg.html_to_markdown(text).strip()
             document = _xberg.extract(text.encode("latin-1"), "application/rtf", "mail.rtf")
-            return _xberg.without_active_links(document.content).strip()
+            return _xberg.active_links_as_text(document.content).strip()
         except UnreadableDocument:
             self.warnings.append("A part of the mail could not be read.")
             return ""

@@ -93,7 +93,7 @@ def html_to_markdown(text: str) -> str:
     """
     # A paragraph or heading of nothing but white space and pictures makes xberg panic (1.3.9).
     text = _EMPTY_PARAGRAPH.sub(lambda match: match[1] + "".join(_TAG.findall(match[2])), text)
-    return without_active_links(extract(text.encode(), "text/html", "document.html").content)
+    return active_links_as_text(extract(text.encode(), "text/html", "document.html").content)
 
 
 def converted(document: ExtractedDocument, *, with_images: bool) -> Converted:
@@ -108,7 +108,7 @@ def converted(document: ExtractedDocument, *, with_images: bool) -> Converted:
 
 def _without_places(document: ExtractedDocument, with_images: bool) -> tuple[str, tuple[Image, ...], int]:
     """The Markdown with alternative texts in place of pictures, the pictures, and how many there are."""
-    markdown = without_active_links(document.content)
+    markdown = active_links_as_text(document.content)
     pictures = {image.image_index: image for image in document.images or ()}
     parts: list[str] = []
     images: list[Image] = []
@@ -145,8 +145,11 @@ def _pages(markdown: str, texts: list[str]) -> tuple[Page, ...]:
     return tuple(pages)
 
 
-def without_active_links(markdown: str) -> str:
-    """Links that run something when clicked, reduced to their text."""
+def active_links_as_text(markdown: str) -> str:
+    """Links that run something when clicked, reduced to their text, and data that stands in links left out.
+
+    For reading: what makes links harmless, in every spelling, is :mod:`crawler.links`, whatever the format.
+    """
     return _ACTIVE_LINK.sub(r"\1", markdown)
 
 

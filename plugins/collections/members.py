@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +18,8 @@ from plugins.collections.records import DocumentRecord, has_controls, new_id, no
 
 MAX_DEPTH = 3
 """How deep files lie in files in files before they are left out."""
+MAX_INSIDE = 10_000
+"""Files in one that was uploaded, and in those: an archive of archives may be small and hold millions."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ def member_revision(document_id: str, sha256: str) -> str:
     return hashlib.sha256(f"{document_id}/{sha256}".encode()).hexdigest()[:32]
 
 
-def _prefix(parent: DocumentRecord) -> str:
+def _prefix(parent: Any) -> str:
+    """Of a document's row, or of what names its revision."""
     its = f"{parent.collection_id}/{parent.id}/{parent.revision}"
     return f"file-{hashlib.sha256(its.encode()).hexdigest()[:24]}-"
 
@@ -70,6 +74,23 @@ async def other_members(connection: AsyncConnection, parent: DocumentRecord) -> 
         level = list(await connection.scalars(inside))
         found = found + level
     return found
+
+
+async def inside(connection: AsyncConnection, row: DocumentRecord) -> int:
+    """How many documents come, by way of others or not, from the upload that this one comes from."""
+    table = tables.documents
+    columns = select(table.c.collection_id, table.c.id, table.c.revision, table.c.parent_id)
+    its = columns.where(table.c.collection_id == row.collection_id)
+    level: Sequence[Any] = (await connection.execute(its.where(table.c.id == row.id))).all()
+    while level and level[0].parent_id is not None:
+        level = (await connection.execute(its.where(table.c.id == level[0].parent_id))).all()
+    count = 0
+    while level:
+        prefixes = {parent.id: _prefix(parent) for parent in level}
+        found = await connection.execute(its.where(table.c.parent_id.in_(prefixes)))
+        level = [one for one in found if one.id.startswith(prefixes[one.parent_id])]
+        count += len(level)
+    return count
 
 
 def member_row(parent: DocumentRecord, member: Member) -> DocumentRecord:

@@ -13,7 +13,7 @@ from crawler.contracts import Attachment, Document, Stage
 from crawler.fetch import fetch
 from crawler.store import Store
 from plugins.collections.jobs import Job, Queue
-from plugins.collections.members import MAX_DEPTH, Member, member_id, member_revision
+from plugins.collections.members import MAX_DEPTH, MAX_INSIDE, Member, member_id, member_revision
 from plugins.collections.originals import Originals
 from plugins.collections.quotas import Quotas
 from plugins.core.errors import LimitReached, TooLarge
@@ -129,8 +129,13 @@ class Keeper:
             await originals.put(row.collection_id, name, member_revision(name, sha256), spooled)
             size = len(attachment.content)
             members.append(Member(position, attachment.filename, attachment.media_type, size, sha256))
-        refused = await take_members(self.ingest.queue, self.job, members, self.ingest.quotas)
-        for name in refused:
+        refused, left_out = await take_members(self.ingest.queue, self.job, members, self.ingest.quotas)
+        if left_out:
+            self.notes.append(
+                f"{len(left_out)} files inside were left out: of one upload at most {MAX_INSIDE} files are "
+                "taken, those in archives in it included. Upload them by themselves."
+            )
+        for name in (*refused, *left_out):
             await self.ingest.originals.keep(row.collection_id, name, ())
 
 

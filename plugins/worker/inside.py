@@ -9,18 +9,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from plugins.collections import audit
 from plugins.collections.changes import changed
 from plugins.collections.jobs import Job, Queue
-from plugins.collections.members import Member, insert_members, known_members, member_row, refused
+from plugins.collections.members import (
+    MAX_INSIDE,
+    Member,
+    insert_members,
+    inside,
+    known_members,
+    member_row,
+    refused,
+)
 from plugins.collections.quotas import Quotas, person_of
 from plugins.collections.records import DocumentRecord
 from plugins.core.errors import LimitReached, TooLarge
 from plugins.core.identity import Principal
 
 
-async def take_members(queue: Queue, job: Job, members: Sequence[Member], quotas: Quotas) -> list[str]:
+async def take_members(
+    queue: Queue, job: Job, members: Sequence[Member], quotas: Quotas
+) -> tuple[list[str], list[str]]:
     """Make the files rows, which are also their jobs; those that are there already stay as they are.
 
     Returns:
-        The ids of those for which there is no room: they are rows, too, which say so.
+        The ids of those for which there is no room: they are rows, too, which say so. And of those that are
+        left out, since too much was in the upload that they come from.
 
     Raises:
         LeaseLost: The document is somebody else's, or was replaced or deleted.
@@ -31,8 +42,10 @@ async def take_members(queue: Queue, job: Job, members: Sequence[Member], quotas
         await queue.hold(connection, job, stage="convert")  # from here on nobody deletes it without these
         known = await known_members(connection, parent)
         rows = [row for row in (member_row(parent, member) for member in members) if row.id not in known]
+        room = max(MAX_INSIDE - await inside(connection, parent), 0)
+        rows, left_out = rows[:room], [row.id for row in rows[room:]]
         if not rows:
-            return []
+            return [], left_out
         person = await person_of(connection, parent.uploaded_by)
         if await _fit(connection, job, person, quotas, rows):
             without = []
@@ -49,7 +62,7 @@ async def take_members(queue: Queue, job: Job, members: Sequence[Member], quotas
                 document_id=row.id,
                 detail={"revision": row.revision, "sha256": row.sha256, "acl": row.acl, "in": parent.id},
             )
-    return without
+    return without, left_out
 
 
 async def _fit(

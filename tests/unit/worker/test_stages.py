@@ -20,7 +20,7 @@ from plugins.collections.records import document_record
 from plugins.core.config import LimitsConfig, Quota
 from plugins.core.document_shapes import DocumentPatch, DocumentView
 from plugins.core.errors import UnknownDocument
-from plugins.worker import prepared
+from plugins.worker import inside, prepared
 from tests.support.collections import LIMIT_S, World, an_upload
 
 
@@ -225,6 +225,30 @@ async def test_files_lie_only_so_deep_in_each_other(world: World, conversions: C
     documents = (await world.documents.list(world.alice, "handbook")).data
     [warning] = [warning for document in documents for warning in document.warnings]
     assert "too deep" in warning
+
+
+async def test_of_one_upload_only_so_many_files_are_taken_however_they_lie_in_each_other(
+    world: World, conversions: Conversions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "MAX_INSIDE", 6)
+    await world.collection()
+    boxes = [[f"box {number}", *(f"file {number} {place}" for place in range(3))] for number in range(3)]
+    added = await upload(world, mail("the archive", *boxes))
+    await world.work()
+    assert sorted((await rows(world)).values()) == [0, 1, 1, 1, 2, 2, 2]
+    documents = (await world.documents.list(world.alice, "handbook")).data
+    warnings = [warning for document in documents for warning in document.warnings]
+    assert [warning.partition(" were left out")[0] for warning in warnings] == ["3 files inside"] * 2
+    await upload(world, mail("another one", "its file", *boxes), document_id=added.id)
+    await world.work()
+    assert sorted((await rows(world)).values()) == [0, 1, 1, 1, 1, 2, 2], "the old ones do not count"
+    assert not [name for name in await kept(world) if name not in await rows(world)]
+
+
+async def kept(world: World) -> list[str]:
+    """The documents of which files are kept."""
+    found = (world.config.storage.data_dir / "originals").glob("*/*")
+    return await asyncio.to_thread(lambda: [path.name for path in found])
 
 
 async def rows(world: World) -> dict[str, int]:

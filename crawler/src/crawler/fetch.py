@@ -26,6 +26,7 @@ import httpx
 from crawler import robots
 from crawler.contracts import Frozen
 from crawler.errors import DocumentTooLarge, FetchFailed, FetchRefused, UnsupportedFormat
+from crawler.formats._attachments import clean_name
 
 AGENT = "litellm-collections"
 """Our name to sites, and in their robots.txt."""
@@ -268,7 +269,7 @@ def _filename(response: httpx.Response) -> str:
     header = Message()
     header["content-disposition"] = response.headers.get("content-disposition", "")
     name = header.get_filename() or unquote(PurePosixPath(response.url.path).name)
-    cleaned = "".join(c for c in PurePosixPath(name).name if c.isprintable())[:200]
+    cleaned = clean_name(name, "")
     if "." not in cleaned:
         cleaned = f"{cleaned or response.url.host}.html"
     return cleaned

@@ -325,6 +325,11 @@ async def test_a_name_in_a_header_cannot_leave_its_folder(server: str) -> None:
     assert page.filename == "report.pdf"
 
 
+async def test_a_name_that_is_too_long_keeps_its_end(server: str) -> None:
+    page = await fetch(f"{server}/{'x' * 300}.csv", max_bytes=MAX_BYTES, allowed=loopback_too)
+    assert page.filename == "x" * 196 + ".csv"
+
+
 def test_public_addresses_are_public() -> None:
     assert is_public(ipaddress.ip_address("93.184.215.14"))
     assert is_public(ipaddress.ip_address("2606:2800:21f:cb07::1"))

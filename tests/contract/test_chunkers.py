@@ -65,7 +65,7 @@ def is_one_row(chunk: Chunk) -> bool:
 
 every_chunker = pytest.mark.parametrize("name", NAMES)
 every_limit = pytest.mark.parametrize("max_tokens", LIMITS)
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @every_chunker

@@ -25,10 +25,11 @@ TOGETHER = {
         "journeys/test_sync_and_backup",
         "project/test_readme",
     ],
+    "ingesting": ["journeys/test_files_in_files", "journeys/test_hostile_files", "journeys/test_jobs"],
     "apis": ["journeys/test_messages", "journeys/test_responses"],
     "matrix": ["journeys/test_audit", "journeys/test_rights_matrix"],
 }
-"""Files whose tests share a proxy, by its fixture: every process of pytest-xdist would start it anew."""
+"""Files whose tests share a proxy: every process of pytest-xdist would start it anew."""
 
 os.environ["LITELLM_MODE"] = "PRODUCTION"  # else importing litellm reads the `.env` that `make run` writes
 os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(STARTUP)])

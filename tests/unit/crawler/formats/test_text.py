@@ -1,4 +1,4 @@
-"""Plain text and Markdown: the same decoding, nothing else done to them."""
+"""Plain text and Markdown: the same decoding, the front matter of the one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from crawler.contracts import Format, Source
+from crawler.contracts import Converted, Format, Source
 from crawler.errors import UnreadableDocument
-from crawler.formats.markdown import Markdown
+from crawler.extractors.rules import find
+from crawler.formats.markdown import MAX_FRONT_MATTER, Markdown
 from crawler.formats.text import Text
 from crawler.settings import Settings
 
@@ -71,3 +72,54 @@ def test_what_its_name_or_its_beginning_says_to_be_of_another_kind_is_not_text(
     filename: str, content: bytes
 ) -> None:
     assert not Text(Settings()).accepts(Source(filename=filename, content=content))
+
+
+def markdown(text: str) -> Converted:
+    return Markdown(Settings()).convert(Source(filename="a.md", content=text.encode()))
+
+
+def test_front_matter_of_markdown_becomes_properties_and_no_text() -> None:
+    converted = markdown(
+        "---\ntitle: 'Leave: a guide'\nauthor: [Ada, Bob]\ndate: 2024-01-02\ntags:\n  - rest\n"
+        "keywords: work, home\ndescription: >\n  Of days\n  off.\nlang: no\nlayout: post\n---\n\n"
+        "# Leave\n\n---\n\nText\n"
+    )
+    assert converted.markdown == "# Leave\n\n---\n\nText\n"
+    assert converted.metadata == {
+        "title": "Leave: a guide",
+        "author": "Ada, Bob",
+        "created_at": "2024-01-02",
+        "keywords": "rest, work, home",
+        "subject": "Of days off.",
+        "language": "no",
+    }
+
+
+def test_the_properties_of_front_matter_are_those_of_the_document() -> None:
+    found = find("a.md", markdown("---\ntitle: Leave\ndate: 2024-01-02T10:00:00Z\ntags: [a, b]\n...\nText\n"))
+    assert (found["title"], found["created_at"], found["keywords"]) == ("Leave", "2024-01-02", ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n\nA rule above\n\n---\n\nand below\n",
+        "---\ntitle: never closed\n",
+        "---\ntitle: nothing below\n---\n\n",
+        "---\ntitle: {{ page.title }}\n---\nText",
+        "---\n- a\n- b\n---\nText",
+        "---\n\nNote: a rule above\n\n---\n\nand below\n",
+        f"---\na: {'[' * 5_000}\n---\nText",
+        f"---\ntitle: {'x' * MAX_FRONT_MATTER}\n---\nText",
+        "Text\n---\ntitle: a\n---\n",
+    ],
+)
+def test_what_is_no_front_matter_is_text(text: str) -> None:
+    assert (markdown(text).markdown, markdown(text).metadata) == (text, {})
+
+
+def test_front_matter_runs_nothing_and_its_aliases_do_not_grow_without_end() -> None:
+    levels = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 30))
+    code = "a: !!python/object/apply:os._exit [1]\n"
+    converted = markdown(f"---\n{code}a0: &a0 {{x: y}}\n{levels}title: Leave\n---\nText")
+    assert (converted.markdown, converted.metadata) == ("Text", {"title": "Leave"})

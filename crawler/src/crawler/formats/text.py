@@ -1,9 +1,10 @@
-"""Plain text, kept as it is; the last resort for every text that no other format reads."""
+"""Plain text, the last resort for every text that no other format reads; only titles are made headings."""
 
 from __future__ import annotations
 
 from crawler.contracts import Converted, Format, Source
 from crawler.formats._text import decode, is_markup, is_text
+from crawler.formats._titles import with_headings
 from crawler.settings import Settings
 
 _KINDS = (
@@ -17,6 +18,7 @@ _NOT_PLAIN = frozenset(_KINDS.split())
 
 class Text(Format[Settings]):
     """Plain text of any name, in UTF-8, in UTF-16 or -32 with a byte order mark, or in Windows-1252.
+    Section titles of reStructuredText, AsciiDoc and Org are headings.
 
     It takes any text that is not markup, so it belongs at the end of the list.
     """
@@ -28,4 +30,4 @@ class Text(Format[Settings]):
 
     def convert(self, source: Source) -> Converted:
         text, warnings = decode(source.content)
-        return Converted(markdown=text, warnings=warnings)
+        return Converted(markdown=with_headings(text, source.suffix), warnings=warnings)

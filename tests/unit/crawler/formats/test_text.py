@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from crawler.blocks import scan
 from crawler.contracts import Converted, Format, Source
 from crawler.errors import UnreadableDocument
 from crawler.extractors.rules import find
@@ -123,3 +124,47 @@ def test_front_matter_runs_nothing_and_its_aliases_do_not_grow_without_end() -> 
     code = "a: !!python/object/apply:os._exit [1]\n"
     converted = markdown(f"---\n{code}a0: &a0 {{x: y}}\n{levels}title: Leave\n---\nText")
     assert (converted.markdown, converted.metadata) == ("Text", {"title": "Leave"})
+
+
+def headings(filename: str, *lines: str) -> list[tuple[int, str]]:
+    source = Source(filename=filename, content="\n".join(lines).encode())
+    found = Text(Settings()).convert(source).markdown
+    blocks = scan(found)
+    assert "fence" not in {block.kind for block in blocks}
+    return [(block.level, block.text) for block in blocks if block.kind == "heading"]
+
+
+def test_sections_of_restructured_text_are_headings_by_the_order_of_their_lines() -> None:
+    found = headings(
+        *("a.rst", "=====", "Guide", "=====", "", "Setup", "-----", "Text::", "", "  # a comment", "  ~~~~"),
+        *("", "Sub", "~~~", "more", "", "=====  =====", "Name   Cost", "=====  =====", "Alpha  10"),
+        *("=====  =====", "", "Code", "````", "x", "", "Use", "---", "", "a", "b", "---", "c", "", "---"),
+    )
+    assert found == [(1, "Guide"), (2, "Setup"), (3, "Sub"), (4, "Code"), (2, "Use")]
+
+
+def test_sections_of_asciidoc_are_headings_and_what_stands_in_code_is_none() -> None:
+    found = headings(
+        *("a.adoc", "= Guide", "", "== Setup", "[source,sh]", "----", "# a comment", "== x", "~~~", "----"),
+        *("```sh", "= y", "```", "Old", "~~~", "", "Old style", "~~~~~~~~~", "----", "=== Last"),
+    )
+    assert found == [(1, "Guide"), (2, "Setup"), (3, "Old style"), (3, "Last")]
+
+
+def test_sections_of_org_are_headings_and_comments_are_none() -> None:
+    found = headings(
+        "a.org", "#+TITLE: x", "* Guide", "# comment", "~~~", "- a", "---", "** Setup", "*bold* x"
+    )
+    assert found == [(1, "Guide"), (2, "Setup")]
+
+
+def test_a_line_of_tildes_underlines_a_title_and_what_nothing_closes_is_no_fence() -> None:
+    assert headings("a.txt", "Guide", "=====", "", "Setup", "~~~~~", "Text", "~~~~", "", "Use", "---") == [
+        (1, "Guide"), (3, "Setup"), (2, "Use"),
+    ]  # fmt: skip
+    assert headings("a.txt", "# A", "```", "text", "# B", "```sh", "# C") == [(1, "A"), (1, "B"), (1, "C")]
+
+
+def test_code_between_fences_in_a_text_stays_code() -> None:
+    text = "A\n\n```sh\n# a\n~~~\n```\n\n# B\n"
+    assert Text(Settings()).convert(Source(filename="a.txt", content=text.encode())).markdown == text

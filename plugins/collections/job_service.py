@@ -106,15 +106,18 @@ class JobService:
             return await self._change(connection, principal, record, row, "job.cancel", ended)
 
     async def retry(self, principal: Principal, job_id: str) -> JobView:
-        """Try a document again that failed, was cancelled or waits: its uploader with `add`, or `manage`.
+        """Try a document again that failed or was cancelled: its uploader with `add`, or `manage`.
 
         Raises:
-            Conflict: It is done, or is being worked on.
+            Conflict: It is done, is being worked on, or waits, which ends by itself.
         """
         async with self._database.write() as connection:
             record, row = await self._mine(connection, principal, job_id)
-            if row.status not in ("failed", "cancelled") and row.stage != "waiting":
-                raise Conflict("Only a job that failed, was cancelled or waits can be tried again.")
+            if row.status not in ("failed", "cancelled"):
+                raise Conflict(
+                    "Only a job that failed or was cancelled can be tried again; "
+                    "one that waits goes on by itself."
+                )
             begun = {
                 "status": "in_progress",
                 "stage": "queued",

@@ -17,7 +17,7 @@ from plugins.collections import tables
 from plugins.collections.jobs import LeaseLost, beat, workers_alive
 from plugins.collections.records import CollectionRecord, now
 from plugins.core.document_shapes import DocumentPatch
-from plugins.core.errors import UnknownCollection
+from plugins.core.errors import Conflict, UnknownCollection
 from plugins.worker.crawlers import Crawlers, NotConfigured
 from tests.support.collections import World, an_upload
 
@@ -48,7 +48,8 @@ async def test_an_embedding_model_that_is_down_is_waited_for_and_takes_no_tries(
         job = await world.jobs.get(world.alice, document.job.id)
         assert job.last_error is not None
         assert job.last_error.code == "embedding_failed"
-        await world.jobs.retry(world.alice, document.job.id)  # sooner than by itself
+        with pytest.raises(Conflict, match="goes on by itself"):
+            await world.jobs.retry(world.alice, document.job.id)
         await world.until(world.idle)
     done = await world.documents.get(world.alice, "handbook", document.id)
     assert (done.status, done.last_error) == ("completed", None)

@@ -5,7 +5,8 @@ Of several entries of the settings the first that names the person, or the colle
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
@@ -65,35 +66,105 @@ class Quotas:
             LimitReached: The day's bytes are used up; says when to come again.
             TooLarge: There are too many documents, or too many bytes.
         """
-        quota = next(
+        quota, moment = self._of_person(principal), now()
+        if quota is not None:
+            used = await _use(connection, principal.user_id, int(moment // DAY_S), size)
+            _refuse_over_day(quota, used, moment)
+        for limit in self._limits(principal, collection):
+            limit.refuse_over(*(await limit.held(connection)))
+
+    async def fit(
+        self,
+        connection: AsyncConnection,
+        principal: Principal,
+        collection: CollectionRecord,
+        sizes: Sequence[int],
+    ) -> list[LimitReached | TooLarge | None]:
+        """For which new documents there is room, each beside those before it that fit; what they lack else.
+
+        What is held is counted once: call it before the rows are there. The bytes of those that fit are
+        noted as the day's.
+
+        Args:
+            connection: That of the transaction that adds them.
+            principal: Who adds.
+            collection: Where.
+            sizes: Of each document, in bytes.
+        """
+        quota, moment = self._of_person(principal), now()
+        day = int(moment // DAY_S)
+        used = 0 if quota is None else await _use(connection, principal.user_id, day, 0)
+        limits = [(limit, *(await limit.held(connection))) for limit in self._limits(principal, collection)]
+        answers: list[LimitReached | TooLarge | None] = []
+        count = total = 0
+        for size in sizes:
+            try:
+                if quota is not None:
+                    _refuse_over_day(quota, used + total + size, moment)
+                for limit, documents, held in limits:
+                    limit.refuse_over(documents + count + 1, held + total + size)
+            except (LimitReached, TooLarge) as error:
+                answers.append(error)
+            else:
+                answers.append(None)
+                count, total = count + 1, total + size
+        if quota is not None:
+            await _use(connection, principal.user_id, day, total)
+        return answers
+
+    def _of_person(self, principal: Principal) -> Quota | None:
+        return next(
             (quota for subjects, quota in self._people if not principal.subjects.isdisjoint(subjects)), None
         )
-        if quota is not None:
-            await self._check_person(connection, principal.user_id, quota, size)
-        limit = self._of_collection(collection)
+
+    def _limits(self, principal: Principal, collection: CollectionRecord) -> list[_Limit]:
+        """What limits how much there is of the person's and in the collection."""
+        table, found = tables.documents, []
+        quota, limit = self._of_person(principal), self._of_collection(collection)
+        if quota is not None and (quota.max_documents is not None or quota.max_bytes is not None):
+            found.append(_Limit(quota, "you", table.c.uploaded_by == principal.user_id))
         if limit is not None:
-            table = tables.documents
-            held = (table.c.collection_id == collection.id, table.c.deleting.is_(False))
-            _refuse_over(limit, "this collection", *(await _held(connection, held)))
+            found.append(_Limit(limit, "this collection", table.c.collection_id == collection.id))
+        return found
 
     def _of_collection(self, collection: CollectionRecord) -> CollectionQuota | None:
         name = collection.name or ""
         return next((limit for limit in self._collections if fnmatchcase(name, limit.names)), None)
 
-    async def _check_person(self, connection: AsyncConnection, user_id: str, quota: Quota, size: int) -> None:
-        moment = now()
-        used = await _use(connection, user_id, int(moment // DAY_S), size)
-        most = quota.max_bytes_per_day
-        if most is not None and used > most:
-            raise LimitReached(
-                f"You may upload {_human(most)} a day, and with this it would be {_human(used)}. "
-                "Go on tomorrow (UTC), or ask the operator for more.",
-                retry_after_s=int(DAY_S - moment % DAY_S) + 1,
+
+@dataclass(frozen=True)
+class _Limit:
+    """How much there may be of some documents."""
+
+    most: Quota | CollectionQuota
+    whose: str
+    condition: ColumnElement[bool]
+    """Which documents."""
+
+    async def held(self, connection: AsyncConnection) -> tuple[int, int]:
+        """How many there are, and of how many bytes."""
+        table = tables.documents
+        query = (
+            select(func.count(), func.coalesce(func.sum(table.c.size), 0))
+            .where(self.condition)
+            .where(table.c.deleting.is_(False))
+        )
+        documents, size = (await connection.execute(query)).one()
+        return int(documents), int(size)
+
+    def refuse_over(self, documents: int, size: int) -> None:
+        """Raises TooLarge where that is more than there may be."""
+        most = self.most
+        if most.max_documents is not None and documents > most.max_documents:
+            raise TooLarge(
+                f"There is room for {most.max_documents} documents of {self.whose}, and with this it would "
+                f"be {documents}. Delete some, or ask the operator for more."
             )
-        if quota.max_documents is not None or quota.max_bytes is not None:
-            table = tables.documents
-            held = (table.c.uploaded_by == user_id, table.c.deleting.is_(False))
-            _refuse_over(quota, "you", *(await _held(connection, held)))
+        if most.max_bytes is not None and size > most.max_bytes:
+            raise TooLarge(
+                f"There is room for {_human(most.max_bytes)} of {self.whose}, and with this it would be "
+                f"{_human(size)}. Delete some documents, or ask the operator for more."
+            )
 
 
 async def person_of(connection: AsyncConnection, user_id: str) -> Principal:
@@ -117,24 +188,14 @@ def _subjects(texts: Iterable[str], sources: Collection[str]) -> frozenset[str]:
         raise ConfigError([f"limits.quotas or worker.priorities: {error.message}"]) from error
 
 
-async def _held(connection: AsyncConnection, conditions: Iterable[ColumnElement[bool]]) -> tuple[int, int]:
-    table = tables.documents
-    query = select(func.count(), func.coalesce(func.sum(table.c.size), 0)).where(*conditions)
-    row = (await connection.execute(query)).one()
-    return int(row[0]), int(row[1])
-
-
-def _refuse_over(limit: Quota | CollectionQuota, whose: str, documents: int, size: int) -> None:
-    """Raises TooLarge where there is more than the limit says."""
-    if limit.max_documents is not None and documents > limit.max_documents:
-        raise TooLarge(
-            f"There is room for {limit.max_documents} documents of {whose}, and with this it would be "
-            f"{documents}. Delete some, or ask the operator for more."
-        )
-    if limit.max_bytes is not None and size > limit.max_bytes:
-        raise TooLarge(
-            f"There is room for {_human(limit.max_bytes)} of {whose}, and with this it would be "
-            f"{_human(size)}. Delete some documents, or ask the operator for more."
+def _refuse_over_day(quota: Quota, used: int, moment: float) -> None:
+    """Raises LimitReached where so many bytes are more than the day's."""
+    most = quota.max_bytes_per_day
+    if most is not None and used > most:
+        raise LimitReached(
+            f"You may upload {_human(most)} a day, and with this it would be {_human(used)}. "
+            "Go on tomorrow (UTC), or ask the operator for more.",
+            retry_after_s=int(DAY_S - moment % DAY_S) + 1,
         )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from plugins.collections import audit
 from plugins.collections.changes import changed
 from plugins.collections.jobs import Job, Queue
@@ -19,9 +17,7 @@ from plugins.collections.members import (
     refused,
 )
 from plugins.collections.quotas import Quotas, person_of
-from plugins.collections.records import DocumentRecord
 from plugins.core.errors import LimitReached, TooLarge
-from plugins.core.identity import Principal
 
 
 async def take_members(
@@ -47,12 +43,12 @@ async def take_members(
         if not rows:
             return [], left_out
         person = await person_of(connection, parent.uploaded_by)
-        if await _fit(connection, job, person, quotas, rows):
-            without = []
-        else:
-            without = [
-                row.id for row in rows if not await _fit(connection, job, person, quotas, [row], alone=True)
-            ]
+        answers = await quotas.fit(connection, person, job.collection, [row.size for row in rows])
+        rows = [
+            row if error is None else refused(row, _code(error), error.message)
+            for row, error in zip(rows, answers, strict=True)
+        ]
+        await insert_members(connection, rows)
         await changed(connection, [(row.collection_id, row.id) for row in rows])
         for row in rows:
             await audit.record_own(
@@ -62,26 +58,9 @@ async def take_members(
                 document_id=row.id,
                 detail={"revision": row.revision, "sha256": row.sha256, "acl": row.acl, "in": parent.id},
             )
+    without = [row.id for row, error in zip(rows, answers, strict=True) if error is not None]
     return without, left_out
 
 
-async def _fit(
-    connection: AsyncConnection,
-    job: Job,
-    person: Principal,
-    quotas: Quotas,
-    rows: Sequence[DocumentRecord],
-    *,
-    alone: bool = False,
-) -> bool:
-    """Insert the rows if there is room for all of them; ``alone``: else as refused."""
-    try:
-        async with connection.begin_nested():
-            await insert_members(connection, rows)
-            await quotas.check(connection, person, job.collection, sum(row.size for row in rows))
-            return True
-    except (LimitReached, TooLarge) as error:
-        if alone:
-            code = "rate_limit_exceeded" if isinstance(error, LimitReached) else "too_large"
-            await insert_members(connection, [refused(row, code, error.message) for row in rows])
-        return False
+def _code(error: LimitReached | TooLarge) -> str:
+    return "rate_limit_exceeded" if isinstance(error, LimitReached) else "too_large"

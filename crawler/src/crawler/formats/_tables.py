@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from crawler.errors import DocumentTooLarge
 
@@ -42,19 +42,46 @@ _MOMENT = re.compile(
 )
 _SWAP = str.maketrans(",.", ".,")
 
-_Typed: TypeAlias = tuple[ColumnType, Any, Any]
-"""A cell's type, what it is compared by, and how it is told in JSON."""
+# Money and shares: the unit before or behind the number, a sign before the one or the other.
+_WITH_UNIT = re.compile(
+    r"(?P<sign>[+-]?)(?:(?P<before>[$€£¥₹]|[A-Z]{3}(?=\s))\s?(?=[0-9.+-]))?(?P<inner>[+-]?)"
+    r"(?P<number>[0-9.][0-9.,]*)(?:\s?(?P<behind>[$€£¥₹%]|(?<=\s)[A-Z]{3}))?"
+)
+_CODES = "AUD BRL CAD CHF CNY CZK DKK EUR GBP HUF INR JPY MXN NOK NZD PLN SEK USD"
+_CURRENCIES = frozenset(_CODES.split())
+_DECIMAL_COMMA = re.compile(
+    r"\d+,\d{1,2}|0,\d{3,15}|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}", re.ASCII
+)
+"""What can be written with a decimal comma only."""
+_EITHER_MARK = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
+"""A thousand and more to some, and a little over one to others."""
+
+
+class _Typed(NamedTuple):
+    """A cell's type, what it is compared by, how it is told in JSON, and its unit."""
+
+    type: ColumnType
+    key: Any = None
+    shown: Any = None
+    unit: str = ""
+
+
+_TEXT = _Typed("text")
 
 
 @dataclass(slots=True)
 class _Column:
     type: ColumnType | None = None
+    unit: str = ""
     low: tuple[Any, Any] | None = None
     high: tuple[Any, Any] | None = None
 
     def add(self, typed: _Typed) -> None:
-        kind, key, shown = typed
+        kind, key, shown, unit = typed
         joined = _JOINED.get((self.type, kind), "text") if self.type and self.type != kind else kind
+        if self.type and unit != self.unit:
+            joined = "text"
+        self.unit = unit
         if joined in {"text", "boolean"}:
             self.low = self.high = None
         else:
@@ -164,7 +191,7 @@ class Table:
             self._take(row)
 
     def _is_header(self, row: Sequence[Cell], below: Sequence[Cell], width: int) -> bool:
-        """Whether these are names: texts, no two the same; or years and days over something else."""
+        """Whether these are names: texts, no two the same; or years, days and ``5 %`` over something else."""
         names = [cell_text(cell) for cell in row]
         given = [name for name in names if name]
         if len(given) * 2 < width or len(set(given)) < len(given):
@@ -172,11 +199,11 @@ class Table:
         texts = 0
         for index, cell in enumerate(row):
             found = self._type(cell)
-            if found is None or found[0] == "text":
+            if found is None or found.type == "text":
                 texts += found is not None
                 continue
             under = self._type(below[index]) if index < len(below) else None
-            if not _is_time(found) or under is None or _is_time(under):
+            if under is None or not _may_be_name(found, under):
                 return False
         return texts > 0
 
@@ -223,24 +250,32 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|") if "|" in text else text
 
 
+def _may_be_name(typed: _Typed, under: _Typed) -> bool:
+    if typed.unit:
+        return typed.unit != under.unit
+    return _is_time(typed) and not _is_time(under)
+
+
 def _is_time(typed: _Typed) -> bool:
-    return typed[0] in {"date", "datetime"} or (typed[0] == "integer" and 1900 <= typed[1] <= 2100)
+    if typed.unit:
+        return False
+    return typed.type in {"date", "datetime"} or (typed.type == "integer" and 1900 <= typed.key <= 2100)
 
 
 def _type_of_value(cell: object) -> _Typed:
     if isinstance(cell, bool):
-        return "boolean", None, None
+        return _Typed("boolean")
     if isinstance(cell, int | float):
         if cell != cell or abs(cell) >= 1e15:  # the first: not a number
-            return "text", None, None
+            return _TEXT
         whole = int(cell) == cell
-        return ("integer", int(cell), int(cell)) if whole else ("number", cell, cell)
+        return _Typed("integer", int(cell), int(cell)) if whole else _Typed("number", cell, cell)
     if isinstance(cell, datetime) and (cell.hour, cell.minute, cell.second, cell.microsecond) != (0, 0, 0, 0):
-        return "datetime", _instant(cell), cell.isoformat()
+        return _Typed("datetime", _instant(cell), cell.isoformat())
     if isinstance(cell, date):
         day = datetime(cell.year, cell.month, cell.day)  # noqa: DTZ001  days have no zone
-        return "date", _instant(day), day.date().isoformat()
-    return "text", None, None
+        return _Typed("date", _instant(day), day.date().isoformat())
+    return _TEXT
 
 
 def _type_of_text(cell: str, *, decimal_comma: bool) -> _Typed | None:
@@ -248,17 +283,41 @@ def _type_of_text(cell: str, *, decimal_comma: bool) -> _Typed | None:
     lowered = text.lower() if len(text) <= 5 else text
     if lowered in _MISSING:
         return None
-    if len(text) > _LONGEST_VALUE or not (text[0].isdigit() or text[0] in "+-.") or not text.isascii():
-        return ("boolean" if lowered in _BOOLEANS else "text"), None, None
+    if len(text) > _LONGEST_VALUE:
+        return _TEXT
+    if lowered in _BOOLEANS:
+        return _Typed("boolean")
+    if text.isascii() and (text[0].isdigit() or text[0] in "+-."):
+        found = _type_of_number(text, decimal_comma=decimal_comma) or _type_of_time(text)
+        if found.type != "text":
+            return found
+    return _type_with_unit(text, decimal_comma=decimal_comma)
+
+
+def _type_of_number(text: str, *, decimal_comma: bool) -> _Typed | None:
     if _INTEGER.fullmatch(text):
-        return "integer", int(text), int(text)
+        return _Typed("integer", int(text), int(text))
     swapped = text.translate(_SWAP) if decimal_comma else text
     if _NUMBER.fullmatch(swapped) or (_GROUPED.fullmatch(swapped) and len(swapped) <= 20):
         value = float(swapped.replace(",", ""))
-        return ("integer", int(value), int(value)) if "." not in swapped else ("number", value, value)
-    if _NUMBER.fullmatch(text):
-        return "number", float(text), float(text)
-    return _type_of_time(text)
+        whole = "." not in swapped
+        return _Typed("integer", int(value), int(value)) if whole else _Typed("number", value, value)
+    return _Typed("number", float(text), float(text)) if _NUMBER.fullmatch(text) else None
+
+
+def _type_with_unit(text: str, *, decimal_comma: bool) -> _Typed:
+    """Of money and shares; text where the decimal mark is not sure: no range is better than a wrong one."""
+    match = _WITH_UNIT.fullmatch(text)
+    unit = (match["before"] or match["behind"]) if match else None
+    if not match or not unit or (match["before"] and match["behind"]):
+        return _TEXT
+    number = match["number"]
+    sure = decimal_comma or not _EITHER_MARK.fullmatch(number)
+    if not sure or (len(unit) == 3 and unit not in _CURRENCIES):
+        return _TEXT
+    comma = decimal_comma or _DECIMAL_COMMA.fullmatch(number) is not None
+    found = _type_of_number(match["sign"] + match["inner"] + number, decimal_comma=comma)
+    return found._replace(unit=unit) if found else _TEXT
 
 
 def _type_of_time(text: str) -> _Typed:
@@ -271,10 +330,10 @@ def _type_of_time(text: str) -> _Typed:
             return _type_of_value(date(year, month, day))
         if _MOMENT.fullmatch(text):
             moment = datetime.fromisoformat(text)
-            return "datetime", _instant(moment), moment.isoformat()
+            return _Typed("datetime", _instant(moment), moment.isoformat())
     except (ValueError, OverflowError):  # the 31st of February, the hour before the year 1
         pass
-    return "text", None, None
+    return _TEXT
 
 
 def _instant(moment: datetime) -> datetime:

@@ -39,6 +39,15 @@ def column(*cells: Cell, decimal_comma: bool = False) -> dict[str, Any]:
         (["12", "twelve"], {"type": "text"}),
         (["1234567890123456"], {"type": "text"}),
         (["=SUM(A1:A9)", "+1-555-0100", "@cmd"], {"type": "text"}),
+        (["1,50 €", "12\u00a0€", "-", "1.200,00€"], {"type": "number", "min": 1.5, "max": 1200.0}),
+        (["$1,200.00", "-$3.25", "$-4"], {"type": "number", "min": -4, "max": 1200.0}),
+        (["EUR 5", "EUR 1.000.000"], {"type": "integer", "min": 5, "max": 1000000}),
+        (["1,5 %", "-0,125 %", "20%"], {"type": "number", "min": -0.125, "max": 20}),
+        (["5 €", "$5"], {"type": "text"}),
+        (["5 %", "5"], {"type": "text"}),
+        (["5", "5 %"], {"type": "text"}),
+        (["1.200 €", "5 €"], {"type": "text"}),
+        (["5 KGS", "007 €", "$5 €", "€"], {"type": "text"}),
         ([2.0, 3.0, None], {"type": "integer", "min": 2, "max": 3}),
         ([2.5, 10**20], {"type": "text"}),
         ([float("nan")], {"type": "text"}),
@@ -58,12 +67,21 @@ def test_a_column_is_of_the_type_of_all_its_cells_and_knows_its_range(
 def test_a_decimal_comma_is_read_where_it_is_used() -> None:
     assert column("1.234,5", "3,25", decimal_comma=True) == {"type": "number", "min": 3.25, "max": 1234.5}
     assert column("3,25") == {"type": "text"}
+    prices = column("1.200 €", "3,255 €", decimal_comma=True)
+    assert prices == {"type": "number", "min": 3.255, "max": 1200}
 
 
 def test_the_first_row_of_names_is_the_header_and_what_stands_above_is_its_caption() -> None:
     table = Table().extend([["Sales"], [], ["Region", "2024", "2025"], ["North", "1.5", "2"], [None, ""]])
     assert table.markdown() == "Sales\n\n| Region | 2024 | 2025 |\n|---|---|---|\n| North | 1.5 | 2 |"
     assert (table.rows, [found["name"] for found in table.columns()]) == (1, ["Region", "2024", "2025"])
+
+
+def test_a_share_is_a_column_s_name_over_something_else_and_a_value_over_shares() -> None:
+    over_money = Table().extend([["Net", "7 %"], ["10 €", "0,70 €"]])
+    assert [found["name"] for found in over_money.columns()] == ["Net", "7 %"]
+    over_shares = Table().extend([["Ada", "7 %"], ["Bob", "9 %"]])
+    assert [found["name"] for found in over_shares.columns()] == ["Column 1", "Column 2"]
 
 
 def test_rows_without_a_header_get_numbered_columns() -> None:

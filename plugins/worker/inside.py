@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plugins.collections import audit
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugins.collections import audit, tables
 from plugins.collections.changes import changed
 from plugins.collections.jobs import Job, Queue
 from plugins.collections.members import (
@@ -17,6 +20,7 @@ from plugins.collections.members import (
     refused,
 )
 from plugins.collections.quotas import Quotas, person_of
+from plugins.collections.records import DOCUMENT_COLUMNS, DocumentRecord, document_record
 from plugins.core.errors import LimitReached, TooLarge
 
 
@@ -32,10 +36,10 @@ async def take_members(
     Raises:
         LeaseLost: The document is somebody else's, or was replaced or deleted.
     """
-    parent = job.document
     async with queue.database.write() as connection:
         await quotas.lock(connection, job.collection)
         await queue.hold(connection, job, stage="convert")  # from here on nobody deletes it without these
+        parent = await _as_it_is(connection, job)
         known = await known_members(connection, parent)
         rows = [row for row in (member_row(parent, member) for member in members) if row.id not in known]
         room = max(MAX_INSIDE - await inside(connection, parent), 0)
@@ -60,6 +64,15 @@ async def take_members(
             )
     without = [row.id for row, error in zip(rows, answers, strict=True) if error is not None]
     return without, left_out
+
+
+async def _as_it_is(connection: AsyncConnection, job: Job) -> DocumentRecord:
+    """The job's document; expiry and what is given to it by what it is in may be newer than the job."""
+    table = tables.documents
+    query = select(*DOCUMENT_COLUMNS).where(
+        table.c.collection_id == job.document.collection_id, table.c.id == job.document.id
+    )
+    return document_record((await connection.execute(query)).one())
 
 
 def _code(error: LimitReached | TooLarge) -> str:

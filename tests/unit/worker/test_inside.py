@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 from sqlalchemy.engine import Engine
 
+from crawler.contracts import audience_key
 from plugins.collections import tables
 from plugins.collections.jobs import Job
 from plugins.collections.members import Member
+from plugins.collections.records import now
 from plugins.core.config import CollectionQuota, LimitsConfig, Quota
+from plugins.core.document_shapes import DocumentPatch
 from plugins.worker.inside import take_members
 from tests.support.collections import World
 
@@ -98,3 +101,26 @@ async def test_a_smaller_file_is_taken_behind_one_that_is_too_large(world: World
     assert await states(world) == [("in_progress", 4), ("failed", 0), ("failed", 0), ("in_progress", 4)]
     again, _ = await take_members(strict.queue, job, [Member(9, "9.txt", None, 1, "0" * 64)], strict.quotas)
     assert len(again) == 1, "the day's bytes were noted"
+
+
+async def test_files_have_the_expiry_the_audience_and_the_attributes_of_their_document_as_it_is_now(
+    world: World,
+) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the archive")
+    job = await taken(world)
+    end = now() + 3600
+    await world.documents.change(world.alice, "handbook", document.id, DocumentPatch(expires_at=end))
+    acl, table = ["user:kc/bob"], tables.documents
+    async with world.database.write() as connection:  # as a document that it is in gives it another audience
+        values = {"acl": acl, "acl_key": audience_key(acl), "attributes": {"year": 2026}}
+        await connection.execute(update(table).where(table.c.id == document.id).values(**values))
+    await take_members(world.queue, job, files("a"), world.quotas)
+    async with world.database.read() as connection:
+        [row] = await connection.execute(select(table).where(table.c.parent_id == document.id))
+    assert (row.expires_at, row.acl, row.acl_key, row.attributes) == (
+        end,
+        acl,
+        audience_key(acl),
+        {"year": 2026},
+    )

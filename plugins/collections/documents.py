@@ -134,16 +134,17 @@ class DocumentService:
         """Make the uploads rows, within what their uploader and the collection may hold."""
         await self._quotas.lock(connection, collection)
         priority = self._quotas.priority(principal)
-        rows = [
+        placed = [
             await place(connection, principal, self._rights, collection, new, priority) for new in prepared
         ]
+        rows = [one.row for one in placed]
         known = {row.revision for row in rows}
         fresh = [new for new in prepared if new.revision in known]
         if fresh:
             size = sum(new.size for new in fresh)
             await self._quotas.check(connection, principal, collection, size)
-            await changed(connection, [(collection.id, new.document_id) for new in fresh])
-            await self._record(connection, principal, rows, fresh)
+        await changed(connection, [(collection.id, name) for one in placed for name in one.begun])
+        await self._record(connection, principal, rows, fresh)
         return rows
 
     async def _record(

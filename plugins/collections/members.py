@@ -6,11 +6,11 @@ Their ids tell the parent's revision and their place in it, so that to make them
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import ColumnElement, and_, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
@@ -20,6 +20,8 @@ MAX_DEPTH = 3
 """How deep files lie in files in files before they are left out."""
 MAX_INSIDE = 10_000
 """Files in one that was uploaded, and in those: an archive of archives may be small and hold millions."""
+
+EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,41 @@ def member_row(parent: DocumentRecord, member: Member) -> DocumentRecord:
 def refused(row: DocumentRecord, code: str, message: str) -> DocumentRecord:
     """The document as one that is neither kept nor processed, with the reason."""
     return replace(row, size=0, pending=False, status="failed", error_code=code, error_message=message)
+
+
+def never_taken() -> ColumnElement[bool]:
+    """Which rows only say that there was no room for a file: nothing of it is kept."""
+    table = tables.documents
+    return and_(table.c.size == 0, table.c.parent_id.is_not(None), table.c.sha256 != EMPTY)
+
+
+async def lacking(connection: AsyncConnection, collection_id: str, ids: Collection[str]) -> frozenset[str]:
+    """Those of the documents for whose files there was no room."""
+    table = tables.documents
+    query = select(table.c.parent_id).where(
+        table.c.collection_id == collection_id,
+        table.c.parent_id.in_(ids),
+        never_taken(),
+        table.c.deleting.is_(False),
+    )
+    return frozenset(await connection.scalars(query))
+
+
+async def forget_refused(connection: AsyncConnection, parent: DocumentRecord, ids: Collection[str]) -> int:
+    """Remove the rows of those files in the document that were never taken; they can be taken anew.
+
+    Returns:
+        How many.
+    """
+    table = tables.documents
+    gone = delete(table).where(
+        table.c.collection_id == parent.collection_id,
+        table.c.parent_id == parent.id,
+        table.c.id.in_(ids),
+        never_taken(),
+        table.c.deleting.is_(False),
+    )
+    return int((await connection.execute(gone)).rowcount)
 
 
 async def insert_members(connection: AsyncConnection, rows: Sequence[DocumentRecord]) -> None:

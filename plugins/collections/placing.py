@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from crawler.contracts import audience_key
 from plugins.collections import tables
 from plugins.collections.expiry import family
+from plugins.collections.members import lacking
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     DOCUMENT_ID,
@@ -28,6 +29,15 @@ from plugins.core.errors import Conflict, Forbidden
 from plugins.core.identity import Principal
 
 
+@dataclass(frozen=True)
+class Placed:
+    """What became of an upload."""
+
+    row: DocumentRecord
+    begun: tuple[str, ...] = ()
+    """The documents whose jobs begin with it."""
+
+
 async def place(
     connection: AsyncConnection,
     principal: Principal,
@@ -35,10 +45,11 @@ async def place(
     collection: CollectionRecord,
     new: Prepared,
     priority: int = 0,
-) -> DocumentRecord:
+) -> Placed:
     """Make the upload a row, which is also its job; or find the row that it already is.
 
-    The revision of the answer is the upload's, unless its content is already there. What replaces a
+    The revision of the answer's row is the upload's, unless its content is already there; then the files in
+    it for which there was no room are looked for again. What replaces a
     document keeps its audience; only who manages the collection may bring another. The caller numbers the
     change (`changes.changed`) when all rows are there.
 
@@ -50,7 +61,10 @@ async def place(
     existing = await find(connection, collection.id, new.document_id) if new.upload.document_id else None
     if existing is None:
         same = None if new.upload.document_id else await _same(connection, principal, rights, collection, new)
-        return same or await _insert(connection, principal, collection, new, priority)
+        if same is not None:
+            return await _with_all_files(connection, principal, same)
+        row = await _insert(connection, principal, collection, new, priority)
+        return Placed(row, (row.id,))
     manages = rights.decide(principal, "manage", collection).allowed
     if existing.uploaded_by != principal.user_id and not manages:
         raise Conflict("Somebody else uploaded the document with this id; choose another.", param="id")
@@ -60,8 +74,23 @@ async def place(
         raise Forbidden(MANAGE_AUDIENCE, param="acl")
     new = replace(new, acl=existing.acl if new.acl is None else new.acl)
     if _equal(existing, new):
-        return existing
-    return await revise(connection, existing, **_brought(principal, new), priority=priority)
+        return await _with_all_files(connection, principal, existing)
+    row = await revise(connection, existing, **_brought(principal, new), priority=priority)
+    return Placed(row, (row.id,))
+
+
+async def _with_all_files(
+    connection: AsyncConnection, principal: Principal, existing: DocumentRecord
+) -> Placed:
+    """The document as it is; of its own, the principal gets the files for which there was no room, too."""
+    begun: dict[str, DocumentRecord] = {}
+    if existing.uploaded_by == principal.user_id:
+        ids = await family(connection, existing.collection_id, existing.id)
+        for document_id in sorted(await lacking(connection, existing.collection_id, ids)):
+            row = await find(connection, existing.collection_id, document_id)
+            if row is not None and row.status == "completed" and not row.gone:
+                begun[row.id] = await revise(connection, row)
+    return Placed(begun.get(existing.id, existing), tuple(begun))
 
 
 def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
+from plugins.collections.members import never_taken
 from plugins.collections.records import CollectionRecord, now
 from plugins.core.config import CollectionQuota, Config, Quota
 from plugins.core.errors import ConfigError, InvalidRequest, LimitReached, TooLarge
@@ -144,13 +145,13 @@ class _Limit:
     async def held(self, connection: AsyncConnection) -> tuple[int, int]:
         """How many there are, and of how many bytes."""
         table = tables.documents
-        query = (
-            select(func.count(), func.coalesce(func.sum(table.c.size), 0))
-            .where(self.condition)
-            .where(table.c.deleting.is_(False))
-        )
+        there = and_(self.condition, table.c.deleting.is_(False))
+        query = select(func.count(), func.coalesce(func.sum(table.c.size), 0)).where(there)
         documents, size = (await connection.execute(query)).one()
-        return int(documents), int(size)
+        refused = select(func.count()).where(
+            there, never_taken()
+        )  # apart, so that an index answers the first
+        return int(documents) - int((await connection.execute(refused)).scalar_one()), int(size)
 
     def refuse_over(self, documents: int, size: int) -> None:
         """Raises TooLarge where that is more than there may be."""

@@ -13,9 +13,10 @@ from crawler.contracts import Attachment, Document, Stage
 from crawler.fetch import fetch
 from crawler.store import Store
 from plugins.collections.jobs import Job, Queue
-from plugins.collections.members import MAX_DEPTH, MAX_INSIDE, Member, member_id, member_revision
+from plugins.collections.members import MAX_DEPTH, MAX_INSIDE, Member, lacking, member_id, member_revision
 from plugins.collections.originals import Originals
 from plugins.collections.quotas import Quotas
+from plugins.collections.records import DocumentRecord
 from plugins.core.errors import LimitReached, TooLarge
 from plugins.worker import prepared, uploaded
 from plugins.worker.crawlers import Crawlers
@@ -67,7 +68,7 @@ class Ingest:
         """The document as far as it is done, and the worker's warnings by then."""
         row = job.document
         found = await prepared.kept(self.originals, row, digest)
-        if found is not None:
+        if found is not None and not await self._lacks_files(row):
             here = found.document.model_copy(update={"collection": job.collection.store_name})
             return here, list(found.notes)
         if row.url is not None and row.size == 0:
@@ -76,6 +77,13 @@ class Ingest:
         else:
             content = await uploaded.read(self.originals, row)
         return uploaded.document(row, job.collection.store_name, content), []
+
+    async def _lacks_files(self, row: DocumentRecord) -> bool:
+        """Whether this is done only to take the files for which there was no room."""
+        if row.revision != row.live_revision:
+            return False
+        async with self.queue.database.read() as connection:
+            return bool(await lacking(connection, row.collection_id, [row.id]))
 
     async def _fetch(self, job: Job, url: str) -> tuple[str, str | None, bytes]:
         """What the address leads to, kept as the document's original."""

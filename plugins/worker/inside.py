@@ -13,6 +13,7 @@ from plugins.collections.jobs import Job, Queue
 from plugins.collections.members import (
     MAX_INSIDE,
     Member,
+    forget_refused,
     insert_members,
     inside,
     known_members,
@@ -29,6 +30,8 @@ async def take_members(
 ) -> tuple[list[str], list[str]]:
     """Make the files rows, which are also their jobs; those that are there already stay as they are.
 
+    Those for which there was no room before are looked at anew.
+
     Returns:
         The ids of those for which there is no room: they are rows, too, which say so. And of those that are
         left out, since too much was in the upload that they come from.
@@ -40,8 +43,10 @@ async def take_members(
         await quotas.lock(connection, job.collection)
         await queue.hold(connection, job, stage="convert")  # from here on nobody deletes it without these
         parent = await _as_it_is(connection, job)
+        rows = [member_row(parent, member) for member in members]
+        await forget_refused(connection, parent, [row.id for row in rows])
         known = await known_members(connection, parent)
-        rows = [row for row in (member_row(parent, member) for member in members) if row.id not in known]
+        rows = [row for row in rows if row.id not in known]
         room = max(MAX_INSIDE - await inside(connection, parent), 0)
         rows, left_out = rows[:room], [row.id for row in rows[room:]]
         if not rows:

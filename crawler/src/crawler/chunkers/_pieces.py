@@ -299,6 +299,19 @@ def packed(pieces: Iterable[Piece], room: int) -> Iterator[Piece]:
         yield current
 
 
+def under(heads: Sequence[Piece], pieces: Iterable[Piece], room: int) -> Iterator[Piece]:
+    """The first of ``pieces`` begun at the headings, if it leaves room for them: a table's row may not."""
+    for piece in pieces:
+        tokens = piece.tokens + sum(head.tokens for head in heads)
+        if heads and tokens <= room:
+            piece.start, piece.tokens = heads[0].start, tokens
+        else:
+            yield from heads
+        heads = ()
+        yield piece
+    yield from heads
+
+
 def _placed(blocks: Iterable[Block]) -> Iterator[tuple[int, HeadingPath, Block]]:
     """Each block with the number and the heading path of its section.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from crawler.chunkers._pieces import Cutter, Piece, Section, lines
+from crawler.blocks import Block
+from crawler.chunkers._pieces import Cutter, Piece, Section, lines, under
 
 # Words, where Chinese and Japanese full stops end one as well. Its time is linear: what the first alternative
 # reads in vain the second takes whole.
@@ -39,21 +40,37 @@ _LONGEST_LOOK = 40
 def units(cutter: Cutter, markdown: str, section: Section) -> Iterator[tuple[Piece, bool]]:
     """The section's sentences, and its other blocks; with whether it is a sentence.
 
-    A block that is no prose is whole where it fits, and else cut; so is a sentence.
+    A block that is no prose is whole where it fits, and else cut; so is a sentence. The headings of the
+    section go with the first piece of what is cut: they say nothing by themselves.
     """
+    heads: list[Piece] = []
+    taken = 0
     for block, tokens in section.blocks:
-        if block.kind != "prose":
-            whole = Piece(block.start, block.end, tokens)
-            pieces = [whole] if tokens <= section.room else cutter.cut(markdown, block, section.room)
-            yield from ((piece, False) for piece in pieces)
+        if block.kind == "heading" and taken + tokens <= section.room // 2:
+            heads.append(Piece(block.start, block.end, tokens))
+            taken += tokens
             continue
-        spans = sentences(markdown, block.start, block.end)
-        for piece in cutter.measured(markdown, spans):
+        is_sentence = block.kind == "prose"
+        whole = (
+            cutter.measured(markdown, sentences(markdown, block.start, block.end))
+            if is_sentence
+            else [Piece(block.start, block.end, tokens)]
+        )
+        for piece in whole:
             if piece.tokens <= section.room:
-                yield piece, True
+                yield from ((head, False) for head in heads)
+                yield piece, is_sentence
             else:
-                parts = cutter.split(markdown, piece.start, piece.end, section.room, prose=True)
-                yield from ((part, True) for part in parts)
+                found = _cut(cutter, markdown, block, piece, section.room - taken)
+                yield from ((part, is_sentence) for part in under(heads, found, section.room))
+            heads, taken = [], 0
+    yield from ((head, False) for head in heads)
+
+
+def _cut(cutter: Cutter, markdown: str, block: Block, piece: Piece, room: int) -> Iterator[Piece]:
+    if block.kind == "prose":
+        return cutter.split(markdown, piece.start, piece.end, room, prose=True)
+    return cutter.cut(markdown, block, room)
 
 
 def sentences(markdown: str, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -6,8 +6,8 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 
-from crawler.blocks import Block, stream
-from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, chunks, packed
+from crawler.blocks import stream
+from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, chunks, packed, under
 from crawler.contracts import Chunk, Chunker, Page, Services
 
 _WORD = re.compile(r"\S+")
@@ -35,20 +35,32 @@ class Fixed(Chunker[ChunkSettings]):
             yield headings, piece
 
     def _cut(self, markdown: str, room: int) -> Iterator[Piece]:
+        """Words, and tables. The headings above a table that is cut go with its first piece."""
+        heads: list[Piece] = []
+        taken = 0
         for block in stream(markdown):
-            if block.kind == "table":
-                yield from self._table(markdown, block, room)
+            start = heads[0].start if heads else block.start
+            if block.kind in {"heading", "table"}:
+                (whole,) = self._cutter.measured(markdown, [(block.start, block.end)])
+            if block.kind == "heading" and taken + whole.tokens <= room // 2:
+                heads.append(whole)
+                taken += whole.tokens
                 continue
-            words = (match.span() for match in _WORD.finditer(markdown, block.start, block.end))
-            for word in self._cutter.measured(markdown, words):
-                if word.tokens <= room:
-                    yield word
-                else:
-                    yield from self._cutter.split(markdown, word.start, word.end, room, prose=False)
+            if block.kind != "table":
+                yield from self._words(markdown, start, block.end, room)
+            elif whole.tokens <= room:
+                yield from self._words(markdown, start, block.start, room)
+                yield whole
+            else:
+                yield from under(heads, self._cutter.cut(markdown, block, room - taken), room)
+            heads, taken = [], 0
+        if heads:
+            yield from self._words(markdown, heads[0].start, heads[-1].end, room)
 
-    def _table(self, markdown: str, block: Block, room: int) -> Iterator[Piece]:
-        (whole,) = self._cutter.measured(markdown, [(block.start, block.end)])
-        if whole.tokens <= room:
-            yield whole
-        else:
-            yield from self._cutter.cut(markdown, block, room)
+    def _words(self, markdown: str, start: int, end: int, room: int) -> Iterator[Piece]:
+        words = (match.span() for match in _WORD.finditer(markdown, start, end))
+        for word in self._cutter.measured(markdown, words):
+            if word.tokens <= room:
+                yield word
+            else:
+                yield from self._cutter.split(markdown, word.start, word.end, room, prose=False)

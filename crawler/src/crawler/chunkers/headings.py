@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, Section, chunks, packed
+from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, Section, chunks, packed, under
 from crawler.contracts import Chunk, Chunker, Page, Services
 
 
@@ -55,19 +55,6 @@ class Headings(Chunker[ChunkSettings]):
                 heads, taken = [], 0
             else:
                 pieces = self._cutter.cut(markdown, block, section.room - taken)
-                yield from _under(heads, pieces, section.room)
+                yield from under(heads, pieces, section.room)
                 heads, taken = [], 0
         yield from heads
-
-
-def _under(heads: Sequence[Piece], pieces: Iterator[Piece], room: int) -> Iterator[Piece]:
-    """The first of ``pieces`` begun at the headings, if it leaves room for them: a table's row may not."""
-    for piece in pieces:
-        tokens = piece.tokens + sum(head.tokens for head in heads)
-        if heads and tokens <= room:
-            piece.start, piece.tokens = heads[0].start, tokens
-        else:
-            yield from heads
-        heads = ()
-        yield piece
-    yield from heads

@@ -97,6 +97,30 @@ def test_sentence_chunks_hold_whole_sentences_over_paragraphs_and_never_over_hea
     assert chunks[-1].content == "# B\n\nEnd"
 
 
+@pytest.mark.parametrize(
+    "chunker",
+    [
+        Fixed(ChunkSettings(max_tokens=64)),
+        Sentence(ChunkSettings(max_tokens=64)),
+        Semantic(SemanticSettings(max_tokens=64)),
+    ],
+)
+def test_headings_are_no_chunks_of_their_own_where_what_follows_is_cut(chunker: Chunker[Any]) -> None:
+    rows = "".join(f"| Region {n} | {n}00 |\n" for n in range(30))
+    for long in (f"| Region | Revenue |\n|---|---|\n{rows}", "Words without end and " * 80):
+        before, first, *others = chunked(chunker, f"{'Before. ' * 25}\n\n# Figures\n\n## Revenue\n\n{long}")
+        joined = first if "Figures" in first.content else before
+        assert f"# Figures\n\n## Revenue\n\n{long[:20]}" in joined.content
+        assert others
+        counts = Cutter(chunker.settings).count([chunk.content for chunk in (before, first, *others)])
+        assert max(counts) <= 64
+
+
+def test_the_last_headings_of_a_text_are_in_its_last_chunk() -> None:
+    for chunker in (Fixed(ChunkSettings()), Sentence(ChunkSettings())):
+        assert chunked(chunker, "Text\n\n# A\n\n## B")[-1].content.endswith("# A\n\n## B")
+
+
 LEAVE = ["You ask for leave.", "A leave is granted soon.", "The leave is paid."]
 TRAINS = ["Trains go often.", "They are cheap.", "A bicycle costs more."]
 

@@ -114,6 +114,18 @@ def test_rich_text_that_is_cut_off_says_what_to_do() -> None:
         Rtf(Settings()).convert(source)
 
 
+def test_headings_of_rich_text_are_known_by_the_level_or_the_name_of_their_style() -> None:
+    content = (
+        rb"{\rtf1\ansi{\stylesheet{\s0 Normal;}{\s1\b Heading 1;}{\s12\outlinelevel1 Part;}"
+        rb"{\s2 Not heading 12;}{\s3\outlinelevel0 Body;}}"
+        rb"\pard\plain\s1\b One\par\pard\plain \s12{Two}\par\pard\plain\s2 A \\s1 b\par"
+        rb"\pard\plain\s3\outlinelevel9 Body\par"
+        rb"\trowd\cellx100\cellx200\pard\intbl\s1 a\cell\pard\intbl\s0 b\cell\row\pard\plain\s0 End\par}"
+    )
+    markdown = Rtf(Settings()).convert(Source(filename="a.rtf", content=content)).markdown
+    assert [line for line in markdown.split("\n") if line.startswith("#")] == ["# One", "## Two"]
+
+
 def test_rich_text_is_known_by_its_content() -> None:
     assert Rtf(Settings()).accepts(Source(filename="letter.doc", content=real("policy.rtf")))
     assert not Rtf(Settings()).accepts(Source(filename="letter.rtf", content=b"plain text"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from plugins.collections.changes import changed
 from plugins.collections.database import Database
 from plugins.collections.expiry import bury, family, moment
 from plugins.collections.originals import Originals
-from plugins.collections.placing import add_audience, find, place, revise
+from plugins.collections.placing import Placed, add_audience, find, place, revise, superseded
 from plugins.collections.quotas import Quotas
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
@@ -48,6 +48,7 @@ from plugins.core.errors import (
     TooLarge,
     UnknownCollection,
     UnknownDocument,
+    Upstream,
 )
 from plugins.core.identity import Principal
 
@@ -116,10 +117,13 @@ class DocumentService:
             await self._gate.prepare(principal)
             async with self._database.write() as connection:
                 current = await self._gate.collection(connection, principal, record.id, "add")
-                rows = await self._place(connection, principal, current, prepared)
+                placed = await self._place(connection, principal, current, prepared)
         except (Conflict, Forbidden, UnknownCollection, LimitReached, TooLarge):
             await self._forget(record.id, prepared)
             raise  # after any other error it is not known whether the rows are there: the sweep looks
+        rows = [one.row for one in placed]
+        for one in placed:
+            await self._discard(one.row, one.replaced)
         kept = {row.revision for row in rows}
         await self._forget(record.id, [new for new in prepared if new.revision not in kept])
         return [self._view(principal, record, row) for row in rows]
@@ -130,7 +134,7 @@ class DocumentService:
         principal: Principal,
         collection: CollectionRecord,
         prepared: Sequence[Prepared],
-    ) -> list[DocumentRecord]:
+    ) -> list[Placed]:
         """Make the uploads rows, within what their uploader and the collection may hold."""
         await self._quotas.lock(connection, collection)
         priority = self._quotas.priority(principal)
@@ -145,7 +149,7 @@ class DocumentService:
             await self._quotas.check(connection, principal, collection, size)
         await changed(connection, [(collection.id, name) for one in placed for name in one.begun])
         await self._record(connection, principal, rows, fresh)
-        return rows
+        return placed
 
     async def _record(
         self,
@@ -179,6 +183,15 @@ class DocumentService:
     async def _forget(self, collection_id: str, unused: Sequence[Prepared]) -> None:
         for new in unused:
             await self._originals.remove(collection_id, new.document_id, new.revision)
+
+    async def _discard(self, row: DocumentRecord, revision: str | None) -> None:
+        """Remove the files of a revision that was replaced: else to replace over and over fills the disk.
+
+        Whoever still works on it is told that it was replaced.
+        """
+        if revision is not None:
+            with suppress(Upstream):  # the row is there; the worker clears up behind it
+                await self._originals.remove(row.collection_id, row.id, revision)
 
     async def list(
         self,
@@ -266,7 +279,9 @@ class DocumentService:
                 document_id=row.id,
                 detail=detail,
             )
-            return self._view(principal, record, fresh)
+        if values:
+            await self._discard(fresh, superseded(row, fresh))
+        return self._view(principal, record, fresh)
 
     async def delete(self, principal: Principal, ref: str, document_id: str) -> str:
         """Delete a document and what was in it: its uploader, or `manage`. Gone at once; the worker clears up

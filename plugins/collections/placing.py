@@ -36,6 +36,8 @@ class Placed:
     row: DocumentRecord
     begun: tuple[str, ...] = ()
     """The documents whose jobs begin with it."""
+    replaced: str | None = None
+    """The revision that nothing needs any more."""
 
 
 async def place(
@@ -76,7 +78,7 @@ async def place(
     if _equal(existing, new):
         return await _with_all_files(connection, principal, existing)
     row = await revise(connection, existing, **_brought(principal, new), priority=priority)
-    return Placed(row, (row.id,))
+    return Placed(row, (row.id,), superseded(existing, row))
 
 
 async def _with_all_files(
@@ -149,9 +151,12 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
         .where(table.c.collection_id == existing.collection_id, table.c.id == existing.id)
         .where(table.c.revision == existing.revision, table.c.deleting.is_(False))
         .values(**changed)
+        .returning(table.c.live_revision)  # it may have become live after it was read
     )
-    if result.rowcount != 1:
+    locked = result.one_or_none()
+    if locked is None:
         raise Conflict("Somebody else changed this document at the same time; try again.")
+    fresh = replace(fresh, live_revision=locked.live_revision)
     if fresh.acl_key != existing.acl_key:
         inside = await family(connection, existing.collection_id, existing.id)
         await connection.execute(
@@ -160,6 +165,11 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
             .values(acl=fresh.acl, acl_key=fresh.acl_key)
         )
     return fresh
+
+
+def superseded(before: DocumentRecord, after: DocumentRecord) -> str | None:
+    """The revision whose files nothing needs any more when ``revise`` has made one of the other."""
+    return before.revision if before.revision not in (after.revision, after.live_revision) else None
 
 
 async def find(connection: AsyncConnection, collection_id: str, document_id: str) -> DocumentRecord | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from plugins.collections import tables
+from plugins.collections.placing import revise, superseded
+from plugins.collections.records import document_record
 from plugins.core.document_shapes import DocumentPatch
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection, UnknownDocument
 from tests.support.collections import World, an_upload, person
@@ -317,3 +320,51 @@ async def test_the_same_markdown_with_an_edited_title_is_another_document(world:
     again = await world.add("handbook", "the text", metadata={"title": "A"})
     edited = await world.add("handbook", "the text", metadata={"title": "B"})
     assert again.id == first.id != edited.id
+
+
+async def kept(world: World) -> set[str]:
+    """The contents of the originals."""
+    folder = world.config.storage.data_dir / "originals"
+    return {path.read_text() for path in folder.rglob("*") if path.is_file() and not path.suffix}
+
+
+async def test_of_what_is_replaced_only_the_searchable_and_the_last_version_are_kept(world: World) -> None:
+    await world.collection()
+    for number in range(3):
+        await world.add("handbook", f"words {number}", document_id="doc-1")
+        assert await kept(world) == {f"words {number}"}
+    await world.work()
+    for number in range(3, 6):
+        await world.add("handbook", f"words {number}", document_id="doc-1")
+        assert await kept(world) == {"words 2", f"words {number}"}
+    assert await world.found(world.alice, "words", "handbook") == ["words 2"]
+    await world.documents.add(
+        world.alice, "handbook", [an_upload(f"words {number}", document_id="doc-1") for number in (6, 7)]
+    )
+    assert await kept(world) == {"words 2", "words 7"}
+    await world.work()
+    assert await kept(world) == {"words 7"}
+
+
+async def test_changing_a_document_over_and_over_keeps_only_two_of_its_files(world: World) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the words")
+    await world.work()
+    folder = world.config.storage.data_dir / "originals"
+    for year in range(2020, 2024):
+        patch = DocumentPatch(metadata={"year": year})
+        await world.documents.change(world.alice, "handbook", document.id, patch)
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.suffix]
+        assert len(files) == 2
+    await world.work()
+    assert await world.found(world.alice, "words", "handbook") == ["the words"]
+
+
+async def test_the_version_that_becomes_searchable_while_it_is_replaced_is_kept(world: World) -> None:
+    await world.collection()
+    first = document_record(await world.row(await world.add("handbook", "the words", document_id="doc-1")))
+    await world.work()
+    async with world.database.write() as connection:
+        fresh = await revise(connection, first, revision="0" * 32)
+    assert superseded(first, fresh) is None
+    assert superseded(replace(first, revision="1" * 32), fresh) == "1" * 32

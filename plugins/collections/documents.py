@@ -258,6 +258,8 @@ class DocumentService:
             return self._view(principal, record, row)
         if values:
             values["revision"] = uuid.uuid4().hex
+            if row.url is not None and row.size == 0:  # not fetched: equal bytes are not the same any more
+                values["sha256"] = ""
             await self._originals.copy(record.id, row.id, row.revision, values["revision"])
         async with self._database.write() as connection:
             if "acl" in values:

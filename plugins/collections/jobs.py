@@ -135,6 +135,27 @@ class Queue:
             await quotas.check(connection, person, job.collection, size)
             await changed(connection, [(row.collection_id, row.id)])
 
+    async def unchanged(self, job: Job, size: int) -> None:
+        """What the address leads to, so large, is the live revision still: that stays as it is.
+
+        Raises LeaseLost.
+        """
+        row = job.document
+        await self._change(
+            job,
+            revision=row.live_revision,
+            size=size,
+            status="completed",
+            stage="done",
+            done=row.chunks,
+            total=row.chunks,
+            error_code=None,
+            error_message=None,
+            pending=row.stale,
+            attempts=0,
+            **FREE,
+        )
+
     async def kept(self, job: Job, *, pages: int | None) -> None:
         """A stage is done and will not be repeated: what ends the worker from now on is counted anew.
 

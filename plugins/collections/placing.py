@@ -77,7 +77,8 @@ async def place(
     new = replace(new, acl=existing.acl if new.acl is None else new.acl)
     if _equal(existing, new):
         return await _with_all_files(connection, principal, existing)
-    row = await revise(connection, existing, **_brought(principal, new), priority=priority)
+    values = _brought(principal, new) | await _still_there(connection, existing, new)
+    row = await revise(connection, existing, **values, priority=priority)
     return Placed(row, (row.id,), superseded(existing, row))
 
 
@@ -95,6 +96,28 @@ async def _with_all_files(
     return Placed(begun.get(existing.id, existing), tuple(begun))
 
 
+async def _still_there(
+    connection: AsyncConnection, existing: DocumentRecord, new: Prepared
+) -> dict[str, Any]:
+    """What is kept of the searchable revision until an address is fetched, when only its bytes can make a
+    difference: by `sha256`, file name and type the worker sees whether they do (`Queue.unchanged`).
+
+    An address that is not fetched yet has a size of 0, and of an equal one has these already.
+    """
+    carries = existing.revision == existing.live_revision or existing.size == 0
+    if (
+        not existing.kind == new.kind == "url"
+        or not carries
+        or existing.acl_key != new.acl_key
+        or existing.attributes != new.upload.metadata
+        or existing.pipeline != new.pipeline
+        or await lacking(connection, existing.collection_id, [existing.id])
+    ):
+        return {}
+    names = ("sha256", "filename", "media_type", "properties", "warnings")
+    return {name: getattr(existing, name) for name in names}
+
+
 def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
     """The columns of a document's row that come with an upload."""
     upload = new.upload
@@ -105,7 +128,7 @@ def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
         "media_type": upload.media_type,
         "url": upload.url,
         "size": new.size,
-        "sha256": upload.sha256,
+        "sha256": "" if new.kind == "url" else upload.sha256,
         "attributes": dict(upload.metadata),
         "acl": new.acl,
         "acl_key": new.acl_key,
@@ -126,7 +149,7 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
     """
     fresh = replace(
         existing,
-        **values,
+        **{"warnings": None, **values},
         stale=True,
         pending=True,
         status="in_progress",
@@ -138,7 +161,6 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
         started_at=0.0,
         error_code=None,
         error_message=None,
-        warnings=None,
     )
     table = tables.documents
     changed = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crawler.contracts import Attachment, Document, Stage
-from crawler.fetch import fetch
+from crawler.fetch import Fetched, fetch
 from crawler.store import Store
 from plugins.collections.jobs import Job, Queue
 from plugins.collections.members import MAX_DEPTH, MAX_INSIDE, Member, lacking, member_id, member_revision
@@ -50,7 +50,10 @@ class Ingest:
             await self.store.remove(collection.store_name, row.id, keep=row.live_revision)
         crawler = await asyncio.to_thread(self.crawlers.get, collection, row.uploaded_by)
         digest = prepared.pipeline_digest(crawler.config)
-        document, notes = await self._document(job, digest)
+        found = await self._document(job, digest)
+        if found is None:
+            return
+        document, notes = found
         keeper = Keeper(self, job, digest, notes)
         result = await crawler.crawl_document(document, Report(self.queue, job), keeper)
         metadata = result.metadata or {}
@@ -64,16 +67,19 @@ class Ingest:
             warnings=[*result.warnings, *keeper.notes],
         )
 
-    async def _document(self, job: Job, digest: str) -> tuple[Document, list[str]]:
-        """The document as far as it is done, and the worker's warnings by then."""
+    async def _document(self, job: Job, digest: str) -> tuple[Document, list[str]] | None:
+        """The document as far as it is done, and the worker's warnings by then; None when it is done."""
         row = job.document
         found = await prepared.kept(self.originals, row, digest)
         if found is not None and not await self._lacks_files(row):
             here = found.document.model_copy(update={"collection": job.collection.store_name})
             return here, list(found.notes)
         if row.url is not None and row.size == 0:
-            filename, media_type, content = await self._fetch(job, row.url)
-            row = replace(row, filename=filename, media_type=media_type)
+            fetched = await self._fetch(job, row.url)
+            if fetched is None:
+                return None
+            content = fetched.content
+            row = replace(row, filename=fetched.filename, media_type=fetched.media_type)
         else:
             content = await uploaded.read(self.originals, row)
         return uploaded.document(row, job.collection.store_name, content), []
@@ -85,23 +91,27 @@ class Ingest:
         async with self.queue.database.read() as connection:
             return bool(await lacking(connection, row.collection_id, [row.id]))
 
-    async def _fetch(self, job: Job, url: str) -> tuple[str, str | None, bytes]:
-        """What the address leads to, kept as the document's original."""
+    async def _fetch(self, job: Job, url: str) -> Fetched | None:
+        """What the address leads to, kept as the document's original; None when that is live already."""
         row = job.document
         await self.queue.progress(job, "convert", 0, None)
         fetched = await fetch(url, max_bytes=self.max_bytes)
         content = fetched.content
+        sha256 = await asyncio.to_thread(_sha256, content)
+        same = (row.sha256, row.filename, row.media_type) == (sha256, fetched.filename, fetched.media_type)
+        if row.live_revision is not None and same:
+            await self.queue.unchanged(job, len(content))
+            return None
         spooled = self.originals.spool_dir / row.revision
         await asyncio.to_thread(spooled.write_bytes, content)
         await self.originals.put(row.collection_id, row.id, row.revision, spooled)
-        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
         values = {"filename": fetched.filename, "media_type": fetched.media_type, "sha256": sha256}
         try:
             await self.queue.fetched(job, self.quotas, size=len(content), **values)
         except (LimitReached, TooLarge):
             await self.originals.remove(row.collection_id, row.id, row.revision)
             raise
-        return fetched.filename, fetched.media_type, content
+        return fetched
 
 
 @dataclass

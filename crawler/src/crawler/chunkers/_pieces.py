@@ -177,7 +177,7 @@ class Cutter:
             yield from self.split(markdown, block.start, block.header_end, room, prose=False)
         for piece in packed(rows, max(room_of_rows, 0)):
             if not first:
-                first, piece.start = True, block.start
+                first, piece.start, piece.tokens = True, block.start, piece.tokens + tokens
             else:
                 piece.header = repeated
             piece.alone = True

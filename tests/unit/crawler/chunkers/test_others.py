@@ -116,6 +116,14 @@ def test_headings_are_no_chunks_of_their_own_where_what_follows_is_cut(chunker: 
         assert max(counts) <= 64
 
 
+def test_headings_stay_apart_from_a_row_that_would_be_over_the_limit_with_them() -> None:
+    heading = "# " + " ".join(["leave"] * 15)
+    row = "| " + "words " * 15 + "|"
+    markdown = f"{heading}\n\n| a | b | c | d |\n|---|---|---|---|\n{row}\n{row}"
+    for chunker in (Headings(ChunkSettings(max_tokens=64)), Sentence(ChunkSettings(max_tokens=64))):
+        assert chunked(chunker, markdown)[0].content == heading
+
+
 def test_the_last_headings_of_a_text_are_in_its_last_chunk() -> None:
     for chunker in (Fixed(ChunkSettings()), Sentence(ChunkSettings())):
         assert chunked(chunker, "Text\n\n# A\n\n## B")[-1].content.endswith("# A\n\n## B")

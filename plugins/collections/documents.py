@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import audience_key
@@ -18,7 +18,7 @@ from plugins.collections import audit, tables
 from plugins.collections.catalogue import check_limit
 from plugins.collections.changes import changed
 from plugins.collections.database import Database
-from plugins.collections.expiry import bury, family, moment
+from plugins.collections.expiry import bury, change_family, family, moment
 from plugins.collections.originals import Originals
 from plugins.collections.placing import Placed, add_audience, find, place, revise, superseded
 from plugins.collections.quotas import Quotas
@@ -373,13 +373,7 @@ class DocumentService:
 async def _expire(
     connection: AsyncConnection, row: DocumentRecord, expires_at: float | None
 ) -> DocumentRecord:
-    table = tables.documents
-    ids = await family(connection, row.collection_id, row.id)
-    await connection.execute(
-        update(table)
-        .where(table.c.collection_id == row.collection_id, table.c.id.in_(ids))
-        .values(expires_at=expires_at)
-    )
+    await change_family(connection, row.collection_id, row.id, expires_at=expires_at)
     return replace(row, expires_at=expires_at)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -62,6 +63,20 @@ async def family(connection: AsyncConnection, collection_id: str, document_id: s
         parents = list(await connection.scalars(inside))
         found = found + parents
     return found
+
+
+async def change_family(
+    connection: AsyncConnection, collection_id: str, document_id: str, **values: Any
+) -> None:
+    """Change the rows of the document and of all that was in it, also of what is put there meanwhile.
+
+    An UPDATE waits for whoever holds the row to put files of the document in (Postgres): then there are more.
+    """
+    table, changed = tables.documents, set[str]()
+    while new := set(await family(connection, collection_id, document_id)) - changed:
+        its = update(table).where(table.c.collection_id == collection_id, table.c.id.in_(new))
+        await connection.execute(its.values(**values))
+        changed |= new
 
 
 async def bury(connection: AsyncConnection, collection_id: str, document_ids: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import audience_key
 from plugins.collections import tables
-from plugins.collections.expiry import family
+from plugins.collections.expiry import change_family, family
 from plugins.collections.members import lacking
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
@@ -180,12 +180,8 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
         raise Conflict("Somebody else changed this document at the same time; try again.")
     fresh = replace(fresh, live_revision=locked.live_revision)
     if fresh.acl_key != existing.acl_key:
-        inside = await family(connection, existing.collection_id, existing.id)
-        await connection.execute(
-            update(table)
-            .where(table.c.collection_id == existing.collection_id, table.c.id.in_(inside[1:]))
-            .values(acl=fresh.acl, acl_key=fresh.acl_key)
-        )
+        audience = {"acl": fresh.acl, "acl_key": fresh.acl_key}
+        await change_family(connection, existing.collection_id, existing.id, **audience)
     return fresh
 
 

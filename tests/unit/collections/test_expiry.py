@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
-from plugins.collections.expiry import expire, moment
+from plugins.collections.expiry import expire, family, moment
 from plugins.collections.records import now
 from plugins.core.document_shapes import DocumentPatch, DocumentView
 from plugins.core.errors import Forbidden, InvalidRequest, UnknownDocument
@@ -186,3 +187,20 @@ def test_what_is_no_moment_or_is_over_is_refused(given: float | str) -> None:
     with pytest.raises(InvalidRequest) as wrong:
         moment(given)
     assert wrong.value.param == "expires_at"
+
+
+async def test_what_comes_into_a_document_while_it_changes_is_changed_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *documents, late = await family_of(world)
+
+    async def meanwhile(connection: AsyncConnection, collection_id: str, document_id: str) -> list[str]:
+        found = await family(connection, collection_id, document_id)
+        inside = update(tables.documents).where(tables.documents.c.id == late.id)
+        await connection.execute(inside.values(parent_id=documents[2].id, depth=3))
+        return found
+
+    monkeypatch.setattr("plugins.collections.expiry.family", meanwhile)
+    only = DocumentPatch(acl=["user:kc/bob"])
+    await world.documents.change(world.alice, "handbook", documents[0].id, only)
+    assert (await world.row(late)).acl == ["user:kc/bob"]

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from bench.figures import Row
 from bench.ingest.documents import note, report
-from bench.ingest.site import LOCAL, Site, collection, site
+from bench.ingest.site import LOCAL, REMOTE, Site, collection, site
 from crawler import conversion
 from crawler.contracts import Chunk, Converted, Document, Embedder, Services, Source
 from crawler.crawler import CrawlerConfig, Preparer
 from crawler.formats import choose
 from plugins.worker.crawlers import Crawlers
-from tests.support.collections import MODEL
 
 DOCUMENTS, PAGES = 24, 10
 """Of each kind of embedding."""
@@ -137,8 +136,8 @@ async def two_workers(folder: Path, url: str) -> list[Row]:
         for count in (1, 2):
             with made.workers(count):
                 await made.ready(count)
-                await ingest(made, f"warm-{count}", MODEL, files[: 2 * count])
-                seconds.append(await ingest(made, f"notes-{count}", MODEL, files))
+                await ingest(made, f"warm-{count}", REMOTE, files[: 2 * count])
+                seconds.append(await ingest(made, f"notes-{count}", REMOTE, files))
     one, two = (NOTES / each for each in seconds)
     return [
         Row(
@@ -152,4 +151,4 @@ async def two_workers(folder: Path, url: str) -> list[Row]:
     ]
 
 
-KINDS = (LOCAL, MODEL)
+KINDS = (LOCAL, REMOTE)

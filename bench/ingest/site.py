@@ -28,7 +28,8 @@ from plugins.core.config import load
 from tests.support.collections import DIMENSION, MODEL, World, make_tables
 from tests.support.proxy import ROOT
 
-LOCAL = "local/minilm"
+LOCAL, REMOTE = "local/minilm", "an endpoint that waits"
+"""Models of collections: computed in the worker, and asked for."""
 LIMIT_S = 1800.0
 STOP_S = 40.0
 
@@ -125,7 +126,7 @@ async def site(folder: Path, proxy_url: str, *, concurrency: int) -> AsyncIterat
     supervisor = LiteSupervisor(folder / "data" / "store")
     supervisor.start()
     world = World(loaded, open_store(loaded.storage))
-    world.model.names.add(LOCAL)
+    world.model.names |= {LOCAL, REMOTE}
     try:
         yield Site(world, config)
     finally:

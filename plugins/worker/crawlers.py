@@ -9,7 +9,7 @@ from typing import Any
 from crawler import registry
 from crawler.completions import Completions
 from crawler.contracts import Complete, Embedder
-from crawler.crawler import Crawler, CrawlerConfig
+from crawler.crawler import Crawler, CrawlerConfig, Slots
 from crawler.embedders.openai import OpenAIEmbedder, OpenAISettings
 from crawler.errors import ConfigError
 from crawler.settings import validate
@@ -97,6 +97,7 @@ class Crawlers:
     def __init__(self, config: Config, store: Store[Any]) -> None:
         self._models = Models(config)
         self._store = store
+        self._slots = Slots(config.worker.concurrency)
 
     def get(self, collection: CollectionRecord, user: str) -> Crawler:
         """The crawler for documents that `user` uploads to the collection. May load a model: blocks.
@@ -106,7 +107,7 @@ class Crawlers:
         """
         pipeline = self._models.pipeline(collection.pipeline)
         embedder = self._embedder(collection, user)
-        return Crawler(pipeline, embedder, self._store, self._models.complete(user))
+        return Crawler(pipeline, embedder, self._store, self._models.complete(user), self._slots)
 
     async def close(self) -> None:
         await self._models.close()

@@ -293,15 +293,29 @@ class Preparer:
         return document.model_copy(update={"chunks": tuple(chunks), "content": None})
 
 
+class Slots:
+    """How many documents of this process are at once in each half of their way: converted and cut, or embedded
+    and stored. More are in work, so that neither half waits for the other."""
+
+    def __init__(self, each: int) -> None:
+        self.prepare, self.embed = asyncio.Semaphore(each), asyncio.Semaphore(each)
+
+
 class Crawler(Preparer):
     """All stages, up to the store. One object serves any number of documents of its event loop."""
 
     def __init__(
-        self, config: CrawlerConfig, embedder: Embedder, store: Store[Any], complete: Complete | None = None
+        self,
+        config: CrawlerConfig,
+        embedder: Embedder,
+        store: Store[Any],
+        complete: Complete | None = None,
+        slots: Slots | None = None,
     ) -> None:
         super().__init__(config, Services(complete=complete, embedder=embedder))
         self.embedder = embedder
         self.store = store
+        self.slots = slots or Slots(1)
 
     async def crawl_document(
         self, document: Document, progress: Progress | None = None, keep: Keep | None = None
@@ -318,7 +332,14 @@ class Crawler(Preparer):
             CrawlError: ``transient`` tells whether the same document may succeed later.
         """
         report = progress or _silent
-        document = await self.prepare(document, report, keep)
+        async with self.slots.prepare:
+            document = await self.prepare(document, report, keep)
+        async with self.slots.embed:
+            await self._embed_and_store(document, report)
+        await report("done", len(document.chunks), len(document.chunks))
+        return document
+
+    async def _embed_and_store(self, document: Document, report: Progress) -> None:
         title = (document.metadata or {}).get("title")
         chunks = document.chunks
         await report("embed", 0, len(chunks))
@@ -328,8 +349,6 @@ class Crawler(Preparer):
             if part.stop == len(chunks):
                 await report("store", 0, len(chunks))
             await self.store.write(document.model_copy(update={"chunks": embedded}))
-        await report("done", len(chunks), len(chunks))
-        return document
 
     async def _embed(
         self, chunks: Sequence[Chunk], part: range, title: str | None, report: Progress

@@ -294,7 +294,7 @@ class Preparer:
 
 
 class Slots:
-    """How many documents of this process are at once in each half of their way: converted and cut, or embedded
+    """How many documents are at once in each half of their way: converted and cut, or embedded
     and stored. More are in work, so that neither half waits for the other."""
 
     def __init__(self, each: int) -> None:

@@ -13,6 +13,8 @@ proxy's start.
 
 from __future__ import annotations
 
+from typing import Any
+
 import litellm
 from litellm.proxy.proxy_server import app
 
@@ -28,5 +30,12 @@ logs.configure()
 register()
 
 _bundle = started(app)
-authenticate = _bundle.authenticate
 hooks = _bundle.hooks
+
+
+def __getattr__(name: str) -> Any:
+    if name != "authenticate":
+        raise AttributeError(name)
+    # LiteLLM reads `custom_auth` last; before, a `custom_provider_map` of the YAML has replaced ours.
+    register()
+    return _bundle.authenticate

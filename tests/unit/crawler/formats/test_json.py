@@ -77,8 +77,8 @@ def test_a_table_of_objects_tells_its_columns() -> None:
 
 
 def test_what_is_not_json_is_refused_with_its_line() -> None:
-    with pytest.raises(UnreadableDocument, match="line 2, column 1"):
-        read('{"a": 1,\n}')
+    with pytest.raises(UnreadableDocument, match="line 2, column 2"):
+        read('{"a": 1,\n x}')
 
 
 def test_objects_that_lie_too_deep_are_refused() -> None:

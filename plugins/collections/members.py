@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
-from plugins.collections.records import DocumentRecord, has_controls, new_id, now
+from plugins.collections.records import DocumentRecord, fresh_document, has_controls, now
 
 MAX_DEPTH = 3
 """How deep files lie in files in files before they are left out."""
@@ -99,43 +99,21 @@ def member_row(parent: DocumentRecord, member: Member) -> DocumentRecord:
     """The file as a document, which is also its job: of the parent's uploader, audience and attributes."""
     document_id = member_id(parent, member.position)
     name = member.filename[:255]
-    moment = now()
     return replace(
         parent,
+        **fresh_document(now()),
         id=document_id,
         revision=member_revision(document_id, member.sha256),
-        live_revision=None,
         kind="file",
         filename=name if name.strip() and not has_controls(name) else f"file-{member.position + 1}",
         media_type=member.media_type,
         url=None,
         size=member.size,
         sha256=member.sha256,
-        title=None,
-        pages=None,
-        chunks=0,
-        created_at=moment,
-        stale=False,
-        pending=True,
-        job_id=new_id("job_"),
-        status="in_progress",
-        stage="queued",
-        done=0,
-        total=None,
-        attempts=0,
-        not_before=moment,
-        worker=None,
-        lease_until=0.0,
-        error_code=None,
-        error_message=None,
         properties=None,
-        warnings=None,
         parent_id=parent.id,
         depth=parent.depth + 1,
-        started_at=0.0,
         given=None,
-        built_in=None,
-        built_chunks=None,
     )
 
 

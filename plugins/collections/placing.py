@@ -19,7 +19,8 @@ from plugins.collections.records import (
     CollectionRecord,
     DocumentRecord,
     document_record,
-    new_id,
+    fresh_document,
+    fresh_job,
     now,
     there,
 )
@@ -149,18 +150,8 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
     """
     fresh = replace(
         existing,
-        **{"warnings": None, **values},
+        **{**fresh_job(now()), **values},
         stale=True,
-        pending=True,
-        status="in_progress",
-        stage="queued",
-        done=0,
-        total=None,
-        attempts=0,
-        not_before=now(),
-        started_at=0.0,
-        error_code=None,
-        error_message=None,
     )
     table = tables.documents
     changed = {
@@ -256,30 +247,12 @@ async def _insert(
     new: Prepared,
     priority: int,
 ) -> DocumentRecord:
-    moment = now()
     record = DocumentRecord(
+        **fresh_document(now()),
         **_brought(principal, new),
         collection_id=collection.id,
         id=new.document_id,
-        live_revision=None,
-        title=None,
-        pages=None,
-        chunks=0,
-        created_at=moment,
         deleting=False,
-        stale=False,
-        pending=True,
-        job_id=new_id("job_"),
-        status="in_progress",
-        stage="queued",
-        done=0,
-        total=None,
-        attempts=0,
-        not_before=moment,
-        worker=None,
-        lease_until=0.0,
-        error_code=None,
-        error_message=None,
         priority=priority,
     )
     try:

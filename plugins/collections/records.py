@@ -127,6 +127,41 @@ class DocumentRecord:
         return self.deleting or (self.expires_at is not None and self.expires_at <= now())
 
 
+def fresh_job(moment: float) -> dict[str, Any]:
+    """The columns of a revision that nobody has worked on yet."""
+    return {
+        "pending": True,
+        "status": "in_progress",
+        "stage": "queued",
+        "done": 0,
+        "total": None,
+        "attempts": 0,
+        "not_before": moment,
+        "started_at": 0.0,
+        "error_code": None,
+        "error_message": None,
+        "warnings": None,
+    }
+
+
+def fresh_document(moment: float) -> dict[str, Any]:
+    """The columns of a document of which there is no revision yet but the one that is to be ingested."""
+    return {
+        **fresh_job(moment),
+        "job_id": new_id("job_"),
+        "created_at": moment,
+        "live_revision": None,
+        "title": None,
+        "pages": None,
+        "chunks": 0,
+        "stale": False,
+        "worker": None,
+        "lease_until": 0.0,
+        "built_in": None,
+        "built_chunks": None,
+    }
+
+
 DOCUMENT_COLUMNS = [tables.documents.c[f.name] for f in fields(DocumentRecord)]
 
 

@@ -176,7 +176,7 @@ class Previewer:
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
         )
         try:
             return await _exchange(child, line)

@@ -25,6 +25,7 @@ from plugins.core import logs
 from plugins.core.config import Config, folder, load
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.ingest import Ingest
+from plugins.worker.priority import yield_to_chats
 from plugins.worker.reindex import Reindexer
 from plugins.worker.tidy import Tidy
 from plugins.worker.worker import Worker
@@ -32,8 +33,6 @@ from plugins.worker.worker import Worker
 log = logging.getLogger("plugins.worker")
 
 LOCK_POLL_S = 0.5
-NICENESS = 10
-"""Chats on the same machine go first; the conversions, which are children of this, are as nice."""
 GRACE_S = 20.0
 """How long work in progress may take to end when the parent is gone."""
 
@@ -42,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m plugins.worker", description=__doc__)
     parser.add_argument("--child", action="store_true", help="end when standard input closes")
     args = parser.parse_args()
-    os.nice(NICENESS)
+    yield_to_chats(beside_proxy=args.child)
     logs.configure()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("alembic", "httpx"):

@@ -21,11 +21,9 @@ from plugins.core.config import Config, folder, load
 from plugins.core.errors import BundleError
 from plugins.core.pipeline_shapes import PreviewChunk, PreviewView
 from plugins.worker.crawlers import Models, NotConfigured
+from plugins.worker.priority import yield_to_chats
 
 log = logging.getLogger("plugins.worker.preview")
-
-NICENESS = 10
-"""Chats come first."""
 
 
 def main() -> int:
@@ -33,7 +31,7 @@ def main() -> int:
     output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logs.configure()
-    os.nice(NICENESS)
+    yield_to_chats(beside_proxy=True)
     line = sys.stdin.buffer.readline()
     if not line:
         return 1

@@ -169,7 +169,7 @@ async def _run_child(request: bytes, limits: Limits, folder: str) -> Converted:
         stderr=asyncio.subprocess.DEVNULL,
         cwd=folder,
         env=_environment(folder),
-        start_new_session=True,
+        process_group=0,
     )
     writing = asyncio.create_task(_write(child, request))
     try:

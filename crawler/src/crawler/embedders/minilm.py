@@ -29,6 +29,7 @@ class MiniLMSettings(Settings):
     cache: Path | None = None
     """Folder for the graph built from the weights (90 MB); else ``$XDG_CACHE_HOME/litellm-collections``."""
     threads: int = Field(default=2, ge=1, le=64)
+    """Batches that are computed at once, each by one thread."""
     batch_size: int = Field(default=8, ge=1, le=1024)
     """Texts that go through the model at once. More are no faster on a processor, and need more memory."""
 
@@ -47,8 +48,7 @@ class MiniLM:
         self.settings = settings or MiniLMSettings()
         self._session: InferenceSession | None = None
         self._loading = threading.Lock()
-        # One: the session has its own threads, and a second caller waits rather than oversubscribes.
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="minilm")
+        self._executor = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="minilm")
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text as the model counts them, the two special ones included."""
@@ -68,10 +68,21 @@ class MiniLM:
         """:meth:`embed_batch` off the event loop, in slices between which other callers get their turn."""
         loop = asyncio.get_running_loop()
         size = self.settings.batch_size
-        vectors: list[list[float]] = []
-        for start in range(0, len(texts), size):
-            part = texts[start : start + size]
-            vectors += await loop.run_in_executor(self._executor, self._embed, part, truncate, start)
+        vectors: list[list[float]] = [[]] * len(texts)
+        starts = iter(range(0, len(texts), size))
+
+        async def compute() -> None:
+            for start in starts:
+                part = texts[start : start + size]
+                found = await loop.run_in_executor(self._executor, self._embed, part, truncate, start)
+                vectors[start : start + size] = found
+
+        computing = [asyncio.ensure_future(compute()) for _ in range(self.settings.threads)]
+        try:
+            await asyncio.gather(*computing)
+        finally:
+            for each in computing:
+                each.cancel()
         return vectors
 
     def close(self) -> None:
@@ -118,10 +129,10 @@ class MiniLM:
                 from onnxruntime import InferenceSession, SessionOptions
 
                 options = SessionOptions()
-                options.intra_op_num_threads = self.settings.threads
+                # One thread for each batch: threads that share one wait for the slowest of them at each step,
+                # which on a busy machine is most of the time.
+                options.intra_op_num_threads = 1
                 options.inter_op_num_threads = 1
-                # Idle threads spin by default and would take the processor from the server.
-                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 content = _minilm.graph(self.settings.path, self.settings.cache)
                 self._session = InferenceSession(content, options, providers=["CPUExecutionProvider"])
             return self._session

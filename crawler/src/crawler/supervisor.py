@@ -99,8 +99,8 @@ class Supervisor:
 
     def _run(self) -> int | None:
         """Run the child until it ends (its exit status) or we are to stop (None)."""
-        # A group of its own, so that Ctrl-C reaches only us, who end it. Not a session of its own: Linux gives
-        # each an equal share (sched(7), autogroup), and the child's niceness would not count.
+        # A group of its own, so that Ctrl-C reaches only us, who end it. Not a session of its own: Linux
+        # gives each an equal share (sched(7), autogroup), and the child's niceness would not count.
         try:
             child = subprocess.Popen(self._command, stdin=subprocess.PIPE, process_group=0)  # noqa: S603
         except OSError as error:

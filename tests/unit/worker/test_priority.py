@@ -26,9 +26,7 @@ print(os.getpriority(os.PRIO_PROCESS, 0), before, sorted(os.sched_getaffinity(0)
 
 def seen(where: str) -> tuple[int, str, str]:
     """Niceness, the processors before, the processors after."""
-    ran = subprocess.run(
-        [sys.executable, "-c", REPORT, where], capture_output=True, text=True, check=True
-    )
+    ran = subprocess.run([sys.executable, "-c", REPORT, where], capture_output=True, text=True, check=True)
     niceness, before, after = ran.stdout.strip().split(";")
     return int(niceness), before, after
 

@@ -33,11 +33,11 @@ from plugins.collections.records import (
 from plugins.collections.rights import Rights
 from plugins.collections.uploads import (
     MANAGE_AUDIENCE,
-    Prepared,
+    CheckedUpload,
     Upload,
     canonical_acl,
     check_attributes,
-    prepare,
+    check_upload,
 )
 from plugins.collections.views import document_view, sees, visible
 from plugins.core.document_shapes import DocumentList, DocumentPatch, DocumentView
@@ -110,22 +110,22 @@ class DocumentService:
             record = await self._gate.collection(connection, principal, ref, "add")
         check_writable(record)
         pipeline = self._pipelines.get(record.pipeline, {})
-        prepared = [prepare(upload, self._rights, pipeline, batch_id) for upload in uploads]
+        checked = [check_upload(upload, self._rights, pipeline, batch_id) for upload in uploads]
         try:
-            for new in prepared:
+            for new in checked:
                 await self._keep(record.id, new)
             await self._gate.prepare(principal)
             async with self._database.write() as connection:
                 current = await self._gate.collection(connection, principal, record.id, "add")
-                placed = await self._place(connection, principal, current, prepared)
+                placed = await self._place(connection, principal, current, checked)
         except (Conflict, Forbidden, UnknownCollection, LimitReached, TooLarge):
-            await self._forget(record.id, prepared)
+            await self._forget(record.id, checked)
             raise  # after any other error it is not known whether the rows are there: the sweep looks
         rows = [one.row for one in placed]
         for one in placed:
             await self._discard(one.row, one.replaced)
         kept = {row.revision for row in rows}
-        await self._forget(record.id, [new for new in prepared if new.revision not in kept])
+        await self._forget(record.id, [new for new in checked if new.revision not in kept])
         return [self._view(principal, record, row) for row in rows]
 
     async def _place(
@@ -133,17 +133,17 @@ class DocumentService:
         connection: AsyncConnection,
         principal: Principal,
         collection: CollectionRecord,
-        prepared: Sequence[Prepared],
+        checked: Sequence[CheckedUpload],
     ) -> list[Placed]:
         """Make the uploads rows, within what their uploader and the collection may hold."""
         await self._quotas.lock(connection, collection)
         priority = self._quotas.priority(principal)
         placed = [
-            await place(connection, principal, self._rights, collection, new, priority) for new in prepared
+            await place(connection, principal, self._rights, collection, new, priority) for new in checked
         ]
         rows = [one.row for one in placed]
         known = {row.revision for row in rows}
-        fresh = [new for new in prepared if new.revision in known]
+        fresh = [new for new in checked if new.revision in known]
         if fresh:
             size = sum(new.size for new in fresh)
             await self._quotas.check(connection, principal, collection, size)
@@ -156,10 +156,10 @@ class DocumentService:
         connection: AsyncConnection,
         principal: Principal,
         rows: Sequence[DocumentRecord],
-        prepared: Sequence[Prepared],
+        checked: Sequence[CheckedUpload],
     ) -> None:
         """Write into the audit log what came in; not what was there already."""
-        fresh = {new.revision for new in prepared}
+        fresh = {new.revision for new in checked}
         for row in rows:
             if row.revision in fresh:
                 action: audit.Action = "document.replace" if row.stale else "document.add"
@@ -172,7 +172,7 @@ class DocumentService:
                     detail={"revision": row.revision, "sha256": row.sha256, "acl": row.acl},
                 )
 
-    async def _keep(self, collection_id: str, new: Prepared) -> None:
+    async def _keep(self, collection_id: str, new: CheckedUpload) -> None:
         path = new.upload.path
         if new.upload.markdown is not None:
             path = self.spool_dir / new.revision
@@ -180,7 +180,7 @@ class DocumentService:
         if path is not None:
             await self._originals.put(collection_id, new.document_id, new.revision, path)
 
-    async def _forget(self, collection_id: str, unused: Sequence[Prepared]) -> None:
+    async def _forget(self, collection_id: str, unused: Sequence[CheckedUpload]) -> None:
         for new in unused:
             await self._originals.remove(collection_id, new.document_id, new.revision)
 

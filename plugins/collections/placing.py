@@ -25,7 +25,7 @@ from plugins.collections.records import (
     there,
 )
 from plugins.collections.rights import Rights
-from plugins.collections.uploads import MANAGE_AUDIENCE, Prepared
+from plugins.collections.uploads import MANAGE_AUDIENCE, CheckedUpload
 from plugins.core.errors import Conflict, Forbidden
 from plugins.core.identity import Principal
 
@@ -46,7 +46,7 @@ async def place(
     principal: Principal,
     rights: Rights,
     collection: CollectionRecord,
-    new: Prepared,
+    new: CheckedUpload,
     priority: int = 0,
 ) -> Placed:
     """Make the upload a row, which is also its job; or find the row that it already is.
@@ -98,7 +98,7 @@ async def _with_all_files(
 
 
 async def _still_there(
-    connection: AsyncConnection, existing: DocumentRecord, new: Prepared
+    connection: AsyncConnection, existing: DocumentRecord, new: CheckedUpload
 ) -> dict[str, Any]:
     """What is kept of the searchable revision until an address is fetched, when only its bytes can make a
     difference: by `sha256`, file name and type the worker sees whether they do (`Queue.unchanged`).
@@ -119,7 +119,7 @@ async def _still_there(
     return {name: getattr(existing, name) for name in names}
 
 
-def _brought(principal: Principal, new: Prepared) -> dict[str, Any]:
+def _brought(principal: Principal, new: CheckedUpload) -> dict[str, Any]:
     """The columns of a document's row that come with an upload."""
     upload = new.upload
     return {
@@ -203,7 +203,7 @@ async def add_audience(connection: AsyncConnection, collection_id: str, acl: lis
         return  # it is there already
 
 
-def _equal(row: DocumentRecord, new: Prepared) -> bool:
+def _equal(row: DocumentRecord, new: CheckedUpload) -> bool:
     return (
         row.kind == new.kind != "url"
         and row.status not in ("failed", "cancelled")
@@ -221,7 +221,7 @@ async def _same(
     principal: Principal,
     rights: Rights,
     collection: CollectionRecord,
-    new: Prepared,
+    new: CheckedUpload,
 ) -> DocumentRecord | None:
     """A document of the same content that the principal uploaded or may read."""
     table = tables.documents
@@ -244,7 +244,7 @@ async def _insert(
     connection: AsyncConnection,
     principal: Principal,
     collection: CollectionRecord,
-    new: Prepared,
+    new: CheckedUpload,
     priority: int,
 ) -> DocumentRecord:
     record = DocumentRecord(

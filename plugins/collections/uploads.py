@@ -63,7 +63,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class CheckedUpload:
     """An upload that passed all checks."""
 
     upload: Upload
@@ -91,9 +91,9 @@ class Prepared:
         return audience_key(self.acl)
 
 
-def prepare(
+def check_upload(
     upload: Upload, rights: Rights, pipeline: Mapping[str, Any], batch_id: str | None = None
-) -> Prepared:
+) -> CheckedUpload:
     """Check what the uploader said.
 
     Args:
@@ -123,7 +123,7 @@ def prepare(
     if upload.markdown is not None and _has_surrogates(upload.markdown):
         raise InvalidRequest("`markdown` is not Unicode text.", param="markdown")
     attributes, properties = split_metadata(upload)
-    return Prepared(
+    return CheckedUpload(
         upload=replace(upload, metadata=attributes),
         kind=given[0],
         document_id=upload.document_id or new_id("file-"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from plugins.collections.rights import Rights
-from plugins.collections.uploads import Prepared, prepare
+from plugins.collections.uploads import CheckedUpload, check_upload
 from plugins.core.errors import InvalidRequest
 from tests.support.collections import a_config, an_upload
 
@@ -23,20 +23,20 @@ PREVIEW = {
 }
 
 
-def prepared(pipeline: dict[str, Any] | None = None, **fields: Any) -> Prepared:
+def checked(pipeline: dict[str, Any] | None = None, **fields: Any) -> CheckedUpload:
     rights = Rights(a_config(Path("/nowhere")))
-    return prepare(an_upload("# Text", **fields), rights, pipeline or {}, "batch_1")
+    return check_upload(an_upload("# Text", **fields), rights, pipeline or {}, "batch_1")
 
 
 def test_scalars_are_attributes_and_what_a_document_tells_of_itself_is_its_properties() -> None:
-    new = prepared(metadata={"year": 2025, "author": "Ada", "parties": ["x"]})
+    new = checked(metadata={"year": 2025, "author": "Ada", "parties": ["x"]})
     assert new.upload.metadata == {"year": 2025}
     assert new.properties == {"author": "Ada", "parties": ["x"]}
     assert new.batch_id == "batch_1"
 
 
 def test_a_previews_metadata_is_taken_as_it_is() -> None:
-    new = prepared(metadata=PREVIEW)
+    new = checked(metadata=PREVIEW)
     assert new.upload.metadata == {"amount": 100}
     assert new.properties == {
         "title": "Invoice 7",
@@ -49,7 +49,7 @@ def test_a_previews_metadata_is_taken_as_it_is() -> None:
 
 def test_of_a_preview_with_many_scalars_those_that_are_no_attributes_any_more_are_properties() -> None:
     many = {f"key{number}": number for number in range(20)}
-    new = prepared(metadata={"title": "A", **many})
+    new = checked(metadata={"title": "A", **many})
     assert len(new.upload.metadata) == 16
     assert new.upload.metadata | new.properties == {"title": "A", **many}
 
@@ -59,12 +59,12 @@ def test_metadata_so_deep_that_no_list_could_show_it_is_refused(title: dict[str,
     value: Any = "x"
     for _ in range(31):
         value = [value]
-    assert prepared(metadata={**title, "a": value}).properties["a"] == value
+    assert checked(metadata={**title, "a": value}).properties["a"] == value
     with pytest.raises(InvalidRequest, match="at most 32 deep"):
-        prepared(metadata={**title, "a": {"b": value}})
+        checked(metadata={**title, "a": {"b": value}})
 
 
 def test_a_document_may_say_when_it_ends() -> None:
-    assert prepared(expires_at="2999-01-01").expires_at == 32472144000.0
-    assert prepared(expires_at=32472144000).expires_at == 32472144000.0
-    assert prepared().expires_at is None
+    assert checked(expires_at="2999-01-01").expires_at == 32472144000.0
+    assert checked(expires_at=32472144000).expires_at == 32472144000.0
+    assert checked().expires_at is None

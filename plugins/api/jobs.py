@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from plugins.api.collections import After, CollectionRef, Limit
@@ -31,6 +31,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "content": {EVENTS: {"schema": {"type": "string"}}},
     }
 }
+_ENDED: dict[int | str, dict[str, Any]] = {204: {"description": "`Last-Event-ID` was the job's end"}}
 
 
 class Events(StreamingResponse):
@@ -106,8 +107,8 @@ def router(jobs: JobService, authenticated: Callable[..., Awaitable[Principal]])
 
     @routes.post("/v1/jobs/{job}/retry", summary="Try a job again", responses=errors(403, 404, 409))
     async def retry_job(caller: Caller, job: JobId) -> JobView:
-        """What failed, was cancelled, or waits for something: its uploader may with `add`, and who may
-        `manage` the collection. 409 for what is done or is being worked on."""
+        """What failed or was cancelled: its uploader may with `add`, and who may `manage` the collection.
+        409 for what is done, is being worked on, or waits, which goes on by itself."""
         return await jobs.retry(caller, job)
 
     _add_events(routes, jobs, authenticated)
@@ -122,12 +123,14 @@ def _add_events(
     @routes.get(
         "/v1/jobs/{job}/events",
         summary="Follow a job",
-        responses={**errors(403, 404, 429), **_STREAM},
+        responses={**errors(403, 404, 429), **_STREAM, **_ENDED},
         response_class=StreamingResponse,
     )
-    async def follow_job(caller: Caller, job: JobId, last_event_id: LastEventId = None) -> Events:
-        """The job as it is and each change of it, as server-sent events, until it ends."""
-        return Events(await jobs.follow_job(caller, job, _number(last_event_id)))
+    async def follow_job(caller: Caller, job: JobId, last_event_id: LastEventId = None) -> Response:
+        """The job as it is and each change of it, as server-sent events, until it ends. Clients of
+        server-sent events ask again then, with the last event's `id`: 204 tells them to stop."""
+        stream = await jobs.follow_job(caller, job, _number(last_event_id))
+        return Response(status_code=204) if stream is None else Events(stream)
 
     @routes.get(
         "/v1/collections/{collection}/jobs/events",

@@ -129,7 +129,7 @@ class JobService:
             }
             return await self._change(connection, principal, record, row, "job.retry", begun)
 
-    async def follow_job(self, principal: Principal, job_id: str, after: int | None) -> Stream:
+    async def follow_job(self, principal: Principal, job_id: str, after: int | None) -> Stream | None:
         """The job as it is and each change of it until it ends.
 
         Args:
@@ -137,10 +137,18 @@ class JobService:
             job_id: The job's id.
             after: The number of the last event that was seen; the job as it is then is left out.
 
+        Returns:
+            None where that event was the job's end.
+
         Raises:
             UnknownDocument: There is no such job, or the principal may not see it.
             LimitReached: The principal follows enough.
         """
+        if after is not None:
+            async with self._database.read() as connection:
+                _, row = await self._find(connection, principal, job_id, deleted=True)
+            if row.change <= after and job_view(row).status != "in_progress":
+                return None
 
         async def look(connection: AsyncConnection, number: int) -> Sequence[DocumentRecord]:
             _, row = await self._find(connection, principal, job_id, deleted=True)

@@ -123,9 +123,9 @@ class Quotas:
         table, found = tables.documents, []
         quota, limit = self._of_person(principal), self._of_collection(collection)
         if quota is not None and (quota.max_documents is not None or quota.max_bytes is not None):
-            found.append(_Limit(quota, "you", table.c.uploaded_by == principal.user_id))
+            found.append(_Limit(quota, "You have", table.c.uploaded_by == principal.user_id))
         if limit is not None:
-            found.append(_Limit(limit, "this collection", table.c.collection_id == collection.id))
+            found.append(_Limit(limit, "This collection has", table.c.collection_id == collection.id))
         return found
 
     def _of_collection(self, collection: CollectionRecord) -> CollectionQuota | None:
@@ -138,7 +138,8 @@ class _Limit:
     """How much there may be of some documents."""
 
     most: Quota | CollectionQuota
-    whose: str
+    who: str
+    """Begins the sentence that says how much room there is."""
     condition: ColumnElement[bool]
     """Which documents."""
 
@@ -158,13 +159,13 @@ class _Limit:
         most = self.most
         if most.max_documents is not None and documents > most.max_documents:
             raise TooLarge(
-                f"There is room for {most.max_documents} documents of {self.whose}, and with this it would "
-                f"be {documents}. Delete some, or ask the operator for more."
+                f"{self.who} room for {most.max_documents} documents, and with this it would be {documents}. "
+                "Delete some, or ask the operator for more."
             )
         if most.max_bytes is not None and size > most.max_bytes:
             raise TooLarge(
-                f"There is room for {_human(most.max_bytes)} of {self.whose}, and with this it would be "
-                f"{_human(size)}. Delete some documents, or ask the operator for more."
+                f"{self.who} room for {_human(most.max_bytes)}, and with this it would be {_human(size)}. "
+                "Delete some documents, or ask the operator for more."
             )
 
 

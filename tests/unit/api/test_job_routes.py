@@ -66,6 +66,8 @@ async def test_the_events_of_a_job_end_with_it_and_go_on_behind_the_last_one(ser
     before = {"Last-Event-ID": str(int(event["id"]) - 1)}
     resumed = await server.as_alice.get(f"{path}/events", headers=before)
     assert events(resumed.text) == [event]
+    after_its_end = await server.as_alice.get(f"{path}/events", headers={"Last-Event-ID": event["id"]})
+    assert (after_its_end.status_code, after_its_end.text) == (204, ""), "else clients ask again and again"
 
 
 async def test_a_last_event_that_is_no_number_is_refused(server: Server) -> None:

@@ -22,8 +22,9 @@ def job_of(document: DocumentView) -> str:
     return document.job.id
 
 
-async def heard(stream: Stream, count: int) -> list[Event]:
+async def heard(stream: Stream | None, count: int) -> list[Event]:
     """So many events of jobs, or all until it ends."""
+    assert stream is not None
     found: list[Event] = []
     async with asyncio.timeout(LIMIT_S):
         async for event in stream.events():

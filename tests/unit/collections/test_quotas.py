@@ -35,7 +35,7 @@ async def test_too_many_documents_are_refused_whole_and_leave_nothing(world: Wor
     await world.collection(add=["user:kc/bob"])
     await strict.add("handbook", "one", by=BOB)
     uploads = [an_upload(f"text {number}") for number in range(3)]
-    with pytest.raises(TooLarge, match="room for 3 documents of you, and with this it would be 4"):
+    with pytest.raises(TooLarge, match="You have room for 3 documents, and with this it would be 4"):
         await strict.documents.add(BOB, "handbook", uploads)
     assert len((await world.documents.list(BOB, "handbook")).data) == 1
     kept = (world.config.storage.data_dir / "originals").rglob("*")
@@ -111,7 +111,7 @@ async def test_a_collection_holds_so_much_whoever_adds(world: World, limited: Li
     await world.collection("other")
     await strict.add("handbook", "one")
     await strict.add("handbook", "two", by=BOB)
-    with pytest.raises(TooLarge, match="2 documents of this collection"):
+    with pytest.raises(TooLarge, match="This collection has room for 2 documents"):
         await strict.add("handbook", "three", by=BOB)
     await strict.add("other", "x" * 1000)
 

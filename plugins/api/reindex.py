@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 
 from plugins.api.collections import CollectionRef
 from plugins.api.route import Route, errors, example
-from plugins.collections.reindex import ReindexService
+from plugins.collections.reindex_service import ReindexService
 from plugins.core.identity import Principal
 from plugins.core.shapes import CollectionView, Reindex
 

@@ -18,8 +18,8 @@ from plugins.collections import audit, tables
 from plugins.collections.access import canonical_access, insert_grants, replace_grants, shown
 from plugins.collections.adoption import Adopter
 from plugins.collections.database import Database
-from plugins.collections.rebuilds import discard, progress, rebuild_of
 from plugins.collections.records import CollectionRecord, Gate, has_controls, new_id, now, there
+from plugins.collections.reindex_jobs import discard, progress, rebuild_of
 from plugins.collections.rights import Rights
 from plugins.collections.storage import choose_retrieval
 from plugins.core.config import CollectionsConfig

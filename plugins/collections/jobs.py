@@ -19,6 +19,7 @@ from plugins.collections import tables
 from plugins.collections.changes import changed
 from plugins.collections.database import Database
 from plugins.collections.expiry import bury
+from plugins.collections.fairness import next_document, next_people, served
 from plugins.collections.members import other_members
 from plugins.collections.quotas import Quotas, person_of
 from plugins.collections.records import (
@@ -29,7 +30,6 @@ from plugins.collections.records import (
     document_record,
     now,
 )
-from plugins.collections.turns import next_document, next_people, served
 
 MAX_BACKOFF_S = 300.0
 MAX_PAUSE_S = 60.0
@@ -74,7 +74,7 @@ class Queue:
     """After the first failed attempt; each further one waits five times as long, at most 300 s."""
 
     async def take(self) -> Job | None:
-        """Lease the job whose turn it is (`turns`); None when there is nothing to do now."""
+        """Lease the job whose turn it is (`fairness`); None when there is nothing to do now."""
         moment = now()
         async with self.database.read() as connection:  # idle workers must not lock anybody out
             people = await next_people(connection, moment)

@@ -14,8 +14,8 @@ from crawler.errors import CrawlError, EmbeddingFailed, ModelFailed, StoreError,
 from crawler.store import Store
 from plugins.collections.jobs import Job, LeaseLost, Queue
 from plugins.collections.originals import Originals
-from plugins.collections.rebuilds import Rebuild, Rebuilds
 from plugins.collections.records import CollectionRecord, DocumentRecord
+from plugins.collections.reindex_jobs import Rebuild, Rebuilds
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
 from plugins.core.wire import to_wire

@@ -11,7 +11,7 @@ from crawler.store import Store
 from plugins.collections.expiry import bury_inside, expire
 from plugins.collections.jobs import Job, Queue
 from plugins.collections.originals import Originals
-from plugins.collections.rebuilds import Rebuilds, rebuild_of
+from plugins.collections.reindex_jobs import Rebuilds, rebuild_of
 
 log = logging.getLogger(__name__)
 

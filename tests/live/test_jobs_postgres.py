@@ -29,7 +29,7 @@ __all__ = ["lite", "store"]
 
 RERUN_S = 1800
 SAME = (
-    "tests/unit/collections/test_turns.py",
+    "tests/unit/collections/test_fairness.py",
     "tests/unit/collections/test_jobs.py",
     "tests/unit/collections/test_quotas.py",
     "tests/unit/worker/test_worker.py",

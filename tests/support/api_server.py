@@ -48,7 +48,7 @@ from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Previewer
 from plugins.collections.quotas import Quotas
-from plugins.collections.reindex import ReindexService
+from plugins.collections.reindex_service import ReindexService
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.storage import open_originals

@@ -30,7 +30,7 @@ from plugins.collections.job_service import JobService
 from plugins.collections.jobs import Queue
 from plugins.collections.quotas import Quotas
 from plugins.collections.records import CollectionRecord
-from plugins.collections.reindex import ReindexService
+from plugins.collections.reindex_service import ReindexService
 from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.standings import Standings

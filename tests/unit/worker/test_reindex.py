@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select, update
 
 from plugins.collections import tables
-from plugins.collections.rebuilds import DROP_AFTER_S
 from plugins.collections.records import collection_record, now
-from plugins.collections.reindex import check_movable
+from plugins.collections.reindex_jobs import DROP_AFTER_S
+from plugins.collections.reindex_service import check_movable
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest, UnknownCollection
 from plugins.core.shapes import Reindex
 from tests.support.collections import OtherModel, World, person

@@ -14,8 +14,8 @@ from plugins.collections import audit, tables
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database
 from plugins.collections.documents import check_writable
-from plugins.collections.rebuilds import Rebuild, discard, rebuild_of
 from plugins.collections.records import CollectionRecord, Gate, now
+from plugins.collections.reindex_jobs import Rebuild, discard, rebuild_of
 from plugins.collections.rights import Rights
 from plugins.collections.storage import choose_retrieval
 from plugins.collections.uploads import digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugins.collections.rebuilds import Rebuilds
+from plugins.collections.reindex_jobs import Rebuilds
 from tests.support.collections import OtherModel, World, an_upload
 from tests.support.rebuilding import filled, find_all, other, place, start, swapped
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crawler.contracts import audience_key
 from plugins.collections import audit, tables
+from plugins.collections.arrivals import announce, arrived
 from plugins.collections.catalogue import check_limit
 from plugins.collections.changes import changed
 from plugins.collections.database import Database
@@ -112,6 +113,8 @@ class DocumentService:
         pipeline = self._pipelines.get(record.pipeline, {})
         checked = [check_upload(upload, self._rights, pipeline, batch_id) for upload in uploads]
         try:
+            coming = [(new.document_id, new.revision) for new in checked if new.upload.document_id]
+            await self._announce(record.id, coming)
             for new in checked:
                 await self._keep(record.id, new)
             await self._gate.prepare(principal)
@@ -147,6 +150,7 @@ class DocumentService:
         if fresh:
             size = sum(new.size for new in fresh)
             await self._quotas.check(connection, principal, collection, size)
+        await arrived(connection, [new.revision for new in checked if new.upload.document_id])
         await changed(connection, [(collection.id, name) for one in placed for name in one.begun])
         await self._record(connection, principal, rows, fresh)
         return placed
@@ -179,6 +183,11 @@ class DocumentService:
             await asyncio.to_thread(path.write_bytes, new.upload.markdown.encode())
         if path is not None:
             await self._originals.put(collection_id, new.document_id, new.revision, path)
+
+    async def _announce(self, collection_id: str, coming: Sequence[tuple[str, str]]) -> None:
+        if coming:  # what is new has an id that nobody clears up behind
+            async with self._database.write() as connection:
+                await announce(connection, collection_id, coming)
 
     async def _forget(self, collection_id: str, unused: Sequence[CheckedUpload]) -> None:
         for new in unused:
@@ -260,8 +269,10 @@ class DocumentService:
             values["revision"] = uuid.uuid4().hex
             if row.url is not None and row.size == 0:  # not fetched: equal bytes are not the same any more
                 values["sha256"] = ""
+            await self._announce(record.id, [(row.id, values["revision"])])
             await self._originals.copy(record.id, row.id, row.revision, values["revision"])
         async with self._database.write() as connection:
+            await arrived(connection, [values["revision"]] if values else [])
             if "acl" in values:
                 await add_audience(connection, record.id, values["acl"])
             fresh = await revise(connection, row, **values) if values else row

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
+from plugins.collections.arrivals import arriving
 from plugins.collections.changes import changed
 from plugins.collections.database import Database
 from plugins.collections.expiry import bury
@@ -287,16 +288,23 @@ class Queue:
             await connection.execute(update(table).where(table.c.worker.is_not(None)).values(**FREE))
 
     async def revisions(self, collection_id: str, document_id: str | None = None) -> dict[str, set[str]]:
-        """The revisions whose originals are needed, by document: of one document or of all."""
+        """The revisions whose originals are needed, by document: of one document or of all.
+
+        Ask after looking what is there: what comes later is not among either.
+        """
         table = tables.documents
         query = select(table.c.id, table.c.revision, table.c.live_revision).where(
-            table.c.collection_id == collection_id
+            table.c.collection_id == collection_id, table.c.deleting.is_(False)
         )
         if document_id is not None:
             query = query.where(table.c.id == document_id)
         async with self.database.read() as connection:
-            rows = (await connection.execute(query)).all()
-        return {row.id: {row.revision, row.live_revision} - {None} for row in rows}
+            needed = {
+                row.id: {row.revision, row.live_revision} - {None} for row in await connection.execute(query)
+            }
+            for name, revision in await arriving(connection, collection_id, document_id):
+                needed.setdefault(name, set()).add(revision)
+        return needed
 
     async def dropped(self) -> Sequence[CollectionRecord]:
         """Collections to be cleared away, on none of whose documents anybody works."""

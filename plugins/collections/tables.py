@@ -150,6 +150,16 @@ usage = Table(
     Column("bytes", BigInteger, nullable=False),
 )
 
+arrivals = Table(
+    "arrivals",  # revisions whose file may be there before their row is
+    metadata,
+    Column("revision", String(64), primary_key=True),
+    Column("collection_id", String(64), nullable=False),
+    Column("document_id", String(128), nullable=False),
+    Column("since", Float, nullable=False),
+    Index(None, "collection_id", "document_id"),
+)
+
 discarded = Table(
     "discarded",  # places in the store that nothing names any more, to be dropped
     metadata,

@@ -153,8 +153,10 @@ class Keeper:
                 f"{len(left_out)} files inside were left out: of one upload at most {MAX_INSIDE} files are "
                 "taken, those in archives in it included. Upload them by themselves."
             )
+        digests = {member_id(row, member.position): member.sha256 for member in members}
         for name in (*refused, *left_out):
-            await self.ingest.originals.keep(row.collection_id, name, ())
+            revision = member_revision(name, digests[name])
+            await self.ingest.originals.remove(row.collection_id, name, revision)
 
 
 def _sha256(content: bytes) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from crawler import conversion
 from crawler.store import Store
+from plugins.collections.arrivals import forget_lost
 from plugins.collections.expiry import bury_inside, expire
 from plugins.collections.jobs import Job, Queue
 from plugins.collections.originals import Originals
@@ -30,8 +32,7 @@ class Tidy:
     async def clean(self, job: Job) -> None:
         row = job.document
         await self._store.remove(job.collection.store_name, row.id, keep=row.live_revision)
-        needed = await self._queue.revisions(row.collection_id, row.id)
-        await self._originals.keep(row.collection_id, row.id, needed.get(row.id, ()))
+        await self._clear(row.collection_id, [row.id])
         await self._queue.cleaned(job)
 
     async def delete(self, job: Job) -> None:
@@ -40,7 +41,7 @@ class Tidy:
         await self._store.remove(job.collection.store_name, row.id)
         if rebuild is not None and rebuild.store_name in await self._store.names():
             await self._store.remove(rebuild.store_name, row.id)
-        await self._originals.keep(row.collection_id, row.id, ())
+        await self._clear(row.collection_id, [row.id])
         await self._queue.deleted(job)
 
     async def drop(self) -> None:
@@ -64,6 +65,15 @@ class Tidy:
         for collection_id, document_id in await self._originals.documents(SWEEP_S):
             old.setdefault(collection_id, []).append(document_id)
         for collection_id, document_ids in old.items():
-            needed = await self._queue.revisions(collection_id)
-            for document_id in document_ids:
-                await self._originals.keep(collection_id, document_id, needed.get(document_id, ()))
+            await self._clear(collection_id, document_ids)
+        async with self._queue.database.write() as connection:
+            await forget_lost(connection)
+
+    async def _clear(self, collection_id: str, document_ids: Sequence[str]) -> None:
+        """Remove the files that no row needs, and no upload that is under way."""
+        there = {name: await self._originals.revisions(collection_id, name) for name in document_ids}
+        only = document_ids[0] if len(document_ids) == 1 else None
+        needed = await self._queue.revisions(collection_id, only)
+        for name, revisions in there.items():
+            for revision in revisions - needed.get(name, set()):
+                await self._originals.remove(collection_id, name, revision)

@@ -109,24 +109,28 @@ async def test_an_empty_file_is_a_file(originals: Originals[Any]) -> None:
 async def test_a_copy_outlives_what_it_was_copied_from(originals: Originals[Any]) -> None:
     await put(originals, "r1", b"the bytes")
     assert await originals.copy(*IDS, "r1", "r2")
-    await originals.keep(*IDS, {"r2"})
+    await originals.remove(*IDS, "r1")
     assert await got(originals, "r1") is None
     assert await got(originals, "r2") == b"the bytes"
     assert not await originals.copy(*IDS, "gone", "r3")
 
 
-async def test_only_the_revisions_to_keep_are_kept_with_their_parts(originals: Originals[Any]) -> None:
+async def test_a_revision_goes_with_its_parts_and_no_other_does(originals: Originals[Any]) -> None:
     beside = ("vs_1", "doc-10")
     await put(originals, "r1", ids=beside)
     for revision in ("r1", "r2"):
         await put(originals, revision)
         await put(originals, revision, b"p", "prepared")
-    await originals.keep(*IDS, {"r2"})
+    assert await originals.revisions(*IDS) == {"r1", "r2"}
+    await originals.remove(*IDS, "r1")
     assert [await got(originals, "r1"), await got(originals, "r1", "prepared")] == [None, None]
     assert [await got(originals, "r2"), await got(originals, "r2", "prepared")] == [b"x", b"p"]
-    await originals.keep(*IDS, ())
-    await originals.keep(*IDS, ())
+    assert await originals.revisions(*IDS) == {"r2"}
+    await originals.remove(*IDS, "r2")
+    await originals.remove(*IDS, "r2")
     assert await got(originals, "r2") is None
+    assert await originals.revisions(*IDS) == set()
+    assert await originals.documents(-60) == [beside]
     assert await got(originals, "r1", ids=beside) == b"x"
 
 

@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -55,8 +54,8 @@ class Originals(ABC, Generic[C]):
         """Remove all parts of one revision; harmless when there are none."""
 
     @abstractmethod
-    async def keep(self, collection_id: str, document_id: str, revisions: Collection[str]) -> None:
-        """Remove the document's files except those of the revisions; harmless when there are none."""
+    async def revisions(self, collection_id: str, document_id: str) -> set[str]:
+        """The revisions of a document of which anything is kept."""
 
     @abstractmethod
     async def drop(self, collection_id: str) -> None:

@@ -6,8 +6,8 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from crawler.settings import Settings
@@ -33,10 +33,9 @@ class Folder(Originals[FolderSettings]):
         await asyncio.to_thread(self._put, target, spooled)
 
     def _put(self, target: Path, spooled: Path) -> None:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with spooled.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(spooled, target)
+        _until_there(target.parent, lambda: os.replace(spooled, target))
         self._sync(target)
 
     def _sync(self, target: Path) -> None:
@@ -58,6 +57,8 @@ class Folder(Originals[FolderSettings]):
             return False
         try:
             os.link(source, target)
+        except FileNotFoundError:  # replaced meanwhile
+            return False
         except OSError:  # a file system without hard links
             part = self.spool_dir / f"copy-{target.name}"
             shutil.copyfile(source, part)
@@ -74,20 +75,17 @@ class Folder(Originals[FolderSettings]):
 
     async def remove(self, collection_id: str, document_id: str, revision: str) -> None:
         path = self._path(collection_id, document_id, revision)
+        await asyncio.to_thread(self._remove, path)
+
+    def _remove(self, path: Path) -> None:
         for part in PARTS:
-            await asyncio.to_thread(self._part(path, part).unlink, missing_ok=True)
+            self._part(path, part).unlink(missing_ok=True)
+        with suppress(OSError):  # other revisions are there
+            path.parent.rmdir()
 
-    async def keep(self, collection_id: str, document_id: str, revisions: Collection[str]) -> None:
+    async def revisions(self, collection_id: str, document_id: str) -> set[str]:
         folder = self._path(collection_id, document_id, "_").parent
-        await asyncio.to_thread(self._keep, folder, frozenset(revisions))
-
-    def _keep(self, folder: Path, revisions: frozenset[str]) -> None:
-        if not revisions:
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        for path in folder.glob("*"):
-            if path.stem not in revisions:
-                path.unlink(missing_ok=True)
+        return await asyncio.to_thread(lambda: {path.stem for path in folder.glob("*")})
 
     async def drop(self, collection_id: str) -> None:
         folder = self._path(collection_id, "_", "_").parent.parent
@@ -109,3 +107,14 @@ class Folder(Originals[FolderSettings]):
     def _path(self, *ids: str) -> Path:
         check_ids(*ids)
         return self._root.joinpath(*ids)
+
+
+def _until_there(folder: Path, write: Callable[[], None]) -> None:
+    """Write into a folder that whoever clears up may remove, whenever it is empty."""
+    while True:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return write()
+        except FileNotFoundError:
+            if folder.is_dir():
+                raise

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -147,17 +147,13 @@ class S3(Originals[S3Settings]):
         keys = [self._key(collection_id, document_id, revision, part) for part in PARTS]
         await self._call(lambda client: self._delete(client, keys))
 
-    async def keep(self, collection_id: str, document_id: str, revisions: Collection[str]) -> None:
-        prefix, needed = self._prefix(collection_id, document_id), frozenset(revisions)
-
-        def clean(client: Any) -> None:
-            names = [name for name, _ in self._list(client, prefix)]
-            self._delete(
-                client,
-                [name for name in names if name.removeprefix(prefix).partition(".")[0] not in needed],
-            )
-
-        await self._call(clean)
+    async def revisions(self, collection_id: str, document_id: str) -> set[str]:
+        prefix = self._prefix(collection_id, document_id)
+        return await self._call(
+            lambda client: {
+                name.removeprefix(prefix).partition(".")[0] for name, _ in self._list(client, prefix)
+            }
+        )
 
     async def drop(self, collection_id: str) -> None:
         prefix = self._prefix(collection_id)

@@ -67,6 +67,16 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("user_id", "day", name=op.f("pk_usage")),
     )
     op.create_table(
+        "arrivals",
+        sa.Column("revision", sa.String(64), nullable=False),
+        sa.Column("collection_id", sa.String(64), nullable=False),
+        sa.Column("document_id", sa.String(128), nullable=False),
+        sa.Column("since", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("revision", name=op.f("pk_arrivals")),
+    )
+    columns = ["collection_id", "document_id"]
+    op.create_index(op.f(f"ix_arrivals_{'_'.join(columns)}"), "arrivals", columns, unique=False)
+    op.create_table(
         "discarded",
         sa.Column("store_name", sa.String(255), nullable=False),
         sa.Column("since", sa.Float(), nullable=False),

@@ -11,7 +11,7 @@ from pydantic import ByteSize, Field
 from crawler.blocks import Block, scan
 from crawler.contracts import Complete, Converted, Image, Page
 from crawler.errors import ModelFailed, UnreadableDocument
-from crawler.formats._attachments import as_markdown
+from crawler.formats._markdown import as_markdown
 from crawler.images import pixels
 from crawler.settings import Settings
 

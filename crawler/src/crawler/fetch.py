@@ -26,7 +26,7 @@ import httpx
 from crawler import robots
 from crawler.contracts import Frozen
 from crawler.errors import DocumentTooLarge, FetchFailed, FetchRefused, UnsupportedFormat
-from crawler.formats._attachments import clean_name
+from crawler.filenames import clean_name
 
 AGENT = "litellm-collections"
 """Our name to sites, and in their robots.txt."""

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from crawler.contracts import Attachment, Converted, Image
 from crawler.errors import UnreadableDocument
+from crawler.filenames import printable, some
 from crawler.formats import _xberg
-from crawler.formats._attachments import as_markdown, printable, some
+from crawler.formats._markdown import as_markdown
 
 UNKNOWN = "application/octet-stream"
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)

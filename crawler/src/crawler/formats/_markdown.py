@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from crawler.contracts import Image, Page
+from crawler.filenames import printable
 
-_ESCAPED = str.maketrans({"|": "\\|", "\n": " ", "\r": " ", "\t": " "})
+_ACTIVE = str.maketrans({mark: f"\\{mark}" for mark in "\\[]<>`|"})
 _PASSIVE = ("http://", "https://", "mailto:", "ftp://")
 MAX_IMAGES = 200
 """Of one document; more are counted and left out."""
@@ -48,11 +49,12 @@ class Writer:
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """A table whose first row is its header; rows without any text are left out."""
-        kept = [row for row in rows if any(cell.strip() for cell in row)]
+        texts = ([" ".join(cell.split()) for cell in row] for row in rows)
+        kept = [row for row in texts if any(row)]
         if not kept:
             return
         width = max(map(len, kept))
-        lines = [_row([*row, *[""] * (width - len(row))]) for row in kept]
+        lines = [table_row([*row, *[""] * (width - len(row))]) for row in kept]
         lines.insert(1, "|" + " --- |" * width)
         self.table_count += 1
         self.block("\n".join(lines))
@@ -74,8 +76,15 @@ class Writer:
         return tuple(page.model_copy(update={"start": min(page.start, self._length)}) for page in self.pages)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.strip().translate(_ESCAPED) for cell in cells) + " |"
+def table_row(cells: Iterable[str]) -> str:
+    """A line of a table (https://github.github.com/gfm/#tables-extension-), of cells in one line each."""
+    escaped = [cell.replace("|", "\\|") if "|" in cell else cell for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+def as_markdown(text: str) -> str:
+    """The text, in one line, as Markdown that shows it and does nothing."""
+    return printable(text).translate(_ACTIVE)
 
 
 def link(text: str, address: str) -> str:

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from crawler.errors import DocumentTooLarge
+from crawler.formats._markdown import table_row
 
 Cell: TypeAlias = object
 """None, text, a number, a truth value, a date or a time; anything else is its ``str()``."""
@@ -156,7 +157,7 @@ class Table:
         captions = "".join(f"{caption}\n\n" for caption in self._captions)
         if not self._columns:
             return captions.rstrip("\n")
-        head = f"| {' | '.join(_escaped(name) for name in self._names())} |\n|{'---|' * len(self._columns)}"
+        head = f"{table_row(self._names())}\n|{'---|' * len(self._columns)}"
         return captions + "\n".join([head, *self._lines])
 
     def columns(self) -> list[dict[str, Any]]:
@@ -213,10 +214,10 @@ class Table:
             columns.append(_Column())
         texts = []
         for column, cell in zip(columns, row, strict=False):
-            texts.append(_escaped(cell_text(cell)))
+            texts.append(cell_text(cell))
             if column.type != "text" and (typed := self._type(cell)):
                 column.add(typed)
-        line = f"| {' | '.join(texts)} |"
+        line = table_row(texts)
         self.rows += 1
         self._lines.append(line)
         self._size += len(line)
@@ -244,10 +245,6 @@ def cell_text(cell: Cell) -> str:
         moment = cell.isoformat(sep=" ")
         return moment.removesuffix(" 00:00:00")
     return " ".join(str(cell).split())
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|") if "|" in text else text
 
 
 def _may_be_name(typed: _Typed, under: _Typed) -> bool:

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from crawler import images
 from crawler.contracts import Attachment, Converted, Format, Image, Source
 from crawler.errors import UnreadableDocument
-from crawler.formats._attachments import clean_name, printable
+from crawler.filenames import clean_name, printable
 from crawler.formats._mail import Mail
 from crawler.formats._text import decode, is_text
 from crawler.settings import Settings

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from crawler import images
 from crawler.contracts import Attachment, Converted, Format, Image, Source
 from crawler.errors import UnreadableDocument
+from crawler.filenames import clean_name
 from crawler.formats import _containers
-from crawler.formats._attachments import clean_name
 from crawler.formats._compressed_rtf import decompress
 from crawler.formats._mail import Mail, clean_media_type
 from crawler.settings import Settings

@@ -13,8 +13,9 @@ from pydantic import ByteSize, Field
 
 from crawler.contracts import Attachment, Converted, Format, Source
 from crawler.errors import UnreadableDocument
+from crawler.filenames import clean_name, some
 from crawler.formats import _containers
-from crawler.formats._attachments import as_markdown, clean_name, some
+from crawler.formats._markdown import as_markdown
 from crawler.settings import Settings
 
 _MAX_LISTED = 5_000

@@ -1,4 +1,4 @@
-"""Names of files inside other files, which may be anything."""
+"""Names of files that others chose, which may be anything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import unicodedata
 MAX_NAME = 200
 """Characters."""
 _SHOWN = 10
-_ESCAPED = str.maketrans({mark: f"\\{mark}" for mark in "\\[]<>`|"})
 
 
 def clean_name(name: str, fallback: str) -> str:
@@ -23,11 +22,6 @@ def printable(text: str) -> str:
     """One line, without the characters that only change how others look (Unicode's category C)."""
     kept = (" " if mark.isspace() else mark for mark in text)
     return " ".join("".join(mark for mark in kept if unicodedata.category(mark)[0] != "C").split())
-
-
-def as_markdown(text: str) -> str:
-    """The text as Markdown that shows it and does nothing."""
-    return printable(text).translate(_ESCAPED)
 
 
 def some(names: list[str]) -> str:

@@ -18,6 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from crawler.contracts import Source
 from crawler.errors import UnsupportedFormat
+from crawler.filenames import clean_name
 from plugins.api.route import chunks
 from plugins.core.config import LimitsConfig
 from plugins.core.errors import InvalidRequest, TooLarge
@@ -25,6 +26,8 @@ from plugins.core.errors import InvalidRequest, TooLarge
 CheckFormat = Callable[[Source], object]
 """Raises UnsupportedFormat for what no format accepts; its content is the file's beginning and end."""
 
+NO_NAME = "document"
+"""What a file is called whose name has nothing that can be kept."""
 SAMPLE_BYTES = 65536
 """How much of a file's beginning, and of its end, tells its type (a ZIP's directory is at its end)."""
 
@@ -196,7 +199,7 @@ class FormReader:
             )
         media_type = _text(self._headers.get(b"content-type", b"")).partition(";")[0].strip().lower()
         self._file = SpooledFile(
-            filename=clean_filename(_text(options[b"filename"])),
+            filename=clean_name(_text(options[b"filename"]), NO_NAME),
             media_type=media_type if _MEDIA_TYPE.fullmatch(media_type) else None,
             path=self._spool_dir / SpooledFile.new_name(),
         )
@@ -270,16 +273,6 @@ async def receive_form(
         yield form
     finally:
         await asyncio.to_thread(_discard, reader.form)
-
-
-def clean_filename(name: str) -> str:
-    """The last part of a path, without control characters, at most 255 characters long."""
-    last = re.split(r"[/\\]", name)[-1]
-    printable = "".join(c for c in last if c.isprintable()).strip()
-    stem, dot, suffix = printable.rpartition(".")
-    if len(printable) > 255 and dot and len(suffix) < 16:
-        printable = f"{stem[: 254 - len(suffix)]}.{suffix}"
-    return printable[:255] or "document"
 
 
 def _content_length(request: Request) -> int:

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from pydantic import BaseModel, Field, ValidationError
 
-from plugins.api.multipart import CheckFormat, Form, Names, SpooledFile, clean_filename, receive_form
+from crawler.filenames import clean_name
+from plugins.api.multipart import NO_NAME, CheckFormat, Form, Names, SpooledFile, receive_form
 from plugins.api.route import read_body
 from plugins.collections.documents import Upload
 from plugins.core.config import LimitsConfig
@@ -187,7 +188,7 @@ def _upload(given: DocumentInput, where: str, spool_dir: Path, spooled: list[Spo
     else:
         default = _name_of_address(content, f"{where}url")
     return Upload(
-        filename=clean_filename(given.filename or default),
+        filename=clean_name(given.filename or default, NO_NAME),
         media_type=media_type,
         path=path,
         size=0 if kind == "url" else len(data),

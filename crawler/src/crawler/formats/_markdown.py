@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from crawler.contracts import Image, Page
+from crawler.contracts import Converted, Image, Page
 from crawler.filenames import printable
 
 _ACTIVE = str.maketrans({mark: f"\\{mark}" for mark in "\\[]<>`|"})
@@ -24,10 +25,6 @@ class Writer:
         self.images: list[Image] = []
         self.image_count = 0
         self.table_count = 0
-
-    @property
-    def markdown(self) -> str:
-        return "".join(self._parts)
 
     @property
     def is_empty(self) -> bool:
@@ -71,9 +68,20 @@ class Writer:
             place = self._length if offset is None else offset
             self.images.append(Image(offset=place, media_type=media_type, content=content))
 
-    def finished_pages(self) -> tuple[Page, ...]:
-        """The pages; those after the last text begin at its end."""
-        return tuple(page.model_copy(update={"start": min(page.start, self._length)}) for page in self.pages)
+    def converted(self, properties: Mapping[str, Any], **counts: int) -> Converted:
+        """All that was written, with the file's properties and the counts of what it has.
+
+        Pages after the last text begin at its end.
+        """
+        counts |= {"table_count": self.table_count, "image_count": self.image_count}
+        return Converted(
+            markdown="".join(self._parts),
+            pages=tuple(
+                page.model_copy(update={"start": min(page.start, self._length)}) for page in self.pages
+            ),
+            images=tuple(self.images),
+            metadata={**properties, **{key: count for key, count in counts.items() if count}},
+        )
 
 
 def table_row(cells: Iterable[str]) -> str:

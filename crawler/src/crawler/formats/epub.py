@@ -48,9 +48,7 @@ class Epub(Format[Settings]):
             if content:
                 text, _ = decode(content)
                 _write(package, _package.resolve(part, unquote(name)), text, writer)
-        if writer.image_count:
-            metadata["image_count"] = writer.image_count
-        return Converted(markdown=writer.markdown, images=tuple(writer.images), metadata=metadata)
+        return writer.converted(metadata)
 
 
 def _refuse_protected(package: Package) -> None:

@@ -30,18 +30,7 @@ class Odp(Format[Settings]):
         for slide in slides:
             writer.page()
             _write(slide, body, writer)
-        counts = {
-            "slides": len(slides),
-            "page_count": len(slides),
-            "table_count": writer.table_count,
-            "image_count": writer.image_count,
-        }
-        return Converted(
-            markdown=writer.markdown,
-            pages=writer.finished_pages(),
-            images=tuple(writer.images),
-            metadata={**_odf.properties(package), **{key: value for key, value in counts.items() if value}},
-        )
+        return writer.converted(_odf.properties(package), slides=len(slides), page_count=len(slides))
 
 
 def _write(slide: Element, body: _odf.Body, writer: Writer) -> None:

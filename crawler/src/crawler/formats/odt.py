@@ -27,11 +27,6 @@ class Odt(Format[Settings]):
         body = _odf.Body(package, writer)
         for text in body.content.iter(f"{_odf.OFFICE}text"):
             body.blocks(text)
-        counts = {"table_count": writer.table_count, "image_count": writer.image_count}
-        pages = writer.finished_pages()
-        return Converted(
-            markdown=writer.markdown,
-            pages=pages if len(pages) == metadata.get("page_count") else (),
-            images=tuple(writer.images),
-            metadata={**metadata, **{key: value for key, value in counts.items() if value}},
-        )
+        if len(writer.pages) != metadata.get("page_count"):
+            writer.pages.clear()
+        return writer.converted(metadata)

@@ -38,18 +38,7 @@ class Pptx(Format[Settings]):
         for slide in slides:
             writer.page()
             _Slide(package, slide, writer).write()
-        counts = {
-            "slides": len(slides),
-            "page_count": len(slides),
-            "table_count": writer.table_count,
-            "image_count": writer.image_count,
-        }
-        return Converted(
-            markdown=writer.markdown,
-            pages=writer.finished_pages(),
-            images=tuple(writer.images),
-            metadata={**_ooxml.properties(package), **{key: value for key, value in counts.items() if value}},
-        )
+        return writer.converted(_ooxml.properties(package), slides=len(slides), page_count=len(slides))
 
 
 def _slides(package: Package) -> list[str]:

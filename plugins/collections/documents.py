@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from plugins.collections.records import (
     DocumentRecord,
     Gate,
     document_record,
+    live_as,
     there,
 )
 from plugins.collections.rights import Rights
@@ -317,7 +318,8 @@ class DocumentService:
 
     @asynccontextmanager
     async def content(self, principal: Principal, ref: str, document_id: str) -> AsyncIterator[Original]:
-        """The document as it was uploaded last; needs `query` and to be in its audience.
+        """The file of the revision that searches find, so that citations lead to what they quote; where the
+        principal finds none, what was uploaded last. Needs `query` and to be in its audience.
 
         Raises:
             UnknownDocument: There is none, or no file of it (yet).
@@ -329,10 +331,13 @@ class DocumentService:
             raise Forbidden("This needs the right `query` to the collection, which you do not have.")
         if not self._rights.admits(principal, row.acl):
             raise Forbidden("You are not in the audience of this document.")
-        async with self._originals.open(record.id, row.id, row.revision) as path:
+        live, revision = live_as(row), row.live_revision
+        if revision is None or not self._rights.admits(principal, live["acl"]):
+            live, revision = asdict(row), row.revision
+        async with self._originals.open(record.id, row.id, revision) as path:
             if path is None:
                 raise UnknownDocument("There is no file of this document; it may not have been fetched yet.")
-            yield Original(path=path, filename=row.filename, media_type=row.media_type)
+            yield Original(path=path, filename=live["filename"], media_type=live["media_type"])
 
     async def wait(
         self, principal: Principal, ref: str, document_ids: Sequence[str], timeout_s: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import case, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,6 +16,7 @@ from plugins.collections.members import lacking
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     DOCUMENT_ID,
+    LIVE_AS,
     CollectionRecord,
     DocumentRecord,
     document_record,
@@ -159,17 +160,21 @@ async def revise(connection: AsyncConnection, existing: DocumentRecord, **values
         for key, value in asdict(fresh).items()
         if key not in ("collection_id", "id", "worker", "lease_until", "live_revision")
     }
+    # asked of the row as it is now: this revision may have become live after it was read
+    names = {name: getattr(existing, name) for name in LIVE_AS}
+    live = table.c.live_revision == existing.revision
+    changed["live_as"] = case((live, literal(names, table.c.live_as.type)), else_=table.c.live_as)
     result = await connection.execute(
         update(table)
         .where(table.c.collection_id == existing.collection_id, table.c.id == existing.id)
         .where(table.c.revision == existing.revision, table.c.deleting.is_(False))
         .values(**changed)
-        .returning(table.c.live_revision)  # it may have become live after it was read
+        .returning(table.c.live_revision, table.c.live_as)
     )
     locked = result.one_or_none()
     if locked is None:
         raise Conflict("Somebody else changed this document at the same time; try again.")
-    fresh = replace(fresh, live_revision=locked.live_revision)
+    fresh = replace(fresh, live_revision=locked.live_revision, live_as=locked.live_as)
     if fresh.acl_key != existing.acl_key:
         audience = {"acl": fresh.acl, "acl_key": fresh.acl_key}
         await change_family(connection, existing.collection_id, existing.id, **audience)

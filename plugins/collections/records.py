@@ -7,7 +7,7 @@ import time
 import unicodedata
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ class DocumentRecord:
     change: int = 0
     built_in: str | None = None
     built_chunks: int | None = None
+    live_as: dict[str, Any] | None = None
 
     @property
     def gone(self) -> bool:
@@ -159,10 +160,21 @@ def fresh_document(moment: float) -> dict[str, Any]:
         "lease_until": 0.0,
         "built_in": None,
         "built_chunks": None,
+        "live_as": None,
     }
 
 
 DOCUMENT_COLUMNS = [tables.documents.c[f.name] for f in fields(DocumentRecord)]
+
+
+LIVE_AS = ("filename", "media_type", "attributes", "acl")
+"""What belongs to a revision, and is kept of the live one while another is not complete."""
+
+
+def live_as(row: DocumentRecord | Row[Any]) -> Mapping[str, Any]:
+    """The columns of `LIVE_AS` as they are of the revision that searches find."""
+    kept = row.live_as if row.live_revision not in (None, row.revision) else None
+    return {name: getattr(row, name) for name in LIVE_AS} | (kept or {})
 
 
 def there() -> ColumnElement[bool]:

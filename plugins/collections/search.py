@@ -20,10 +20,12 @@ from plugins.collections.database import Database
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     DOCUMENT_ID,
+    LIVE_AS,
     CollectionRecord,
     Gate,
     audiences,
     document_record,
+    live_as,
     now,
     there,
 )
@@ -305,24 +307,25 @@ class Searcher:
         ]
 
 
-_COLUMNS = ("id", "live_revision", "acl", "filename", "title", "attributes")
+_COLUMNS = ("id", "revision", "live_revision", "live_as", "title", *LIVE_AS)
 _DRESS = [tables.documents.c[name] for name in _COLUMNS]
 
 
 def _passage(record: CollectionRecord, row: Row[Any], hit: Hit) -> Passage:
     own = {key: hit.attributes[key] for key in OWN_FIELDS if key in hit.attributes}
+    live = live_as(row)
     return Passage(
         collection_id=record.id,
         collection=record.name or "",
         document_id=row.id,
-        filename=row.filename,
-        title=str(own.get("title") or row.title or row.filename),
+        filename=live["filename"],
+        title=str(own.get("title") or row.title or live["filename"]),
         headings=hit.headings,
         page_first=hit.page_first,
         page_last=hit.page_last,
         text=hit.content,
         score=hit.score,
-        attributes={**row.attributes, **own},
+        attributes={**live["attributes"], **own},
     )
 
 

@@ -118,6 +118,7 @@ documents = Table(
     Column("change", BigInteger, nullable=False),  # numbers every change of its job, over all documents
     Column("built_in", String(255)),  # the place in the store, while reindexing, that has the live revision
     Column("built_chunks", Integer),  # how many passages it has there
+    Column("live_as", Json),  # names and audience of the live revision, while it is not the one uploaded last
     Index(None, "collection_id", "created_at"),
     Index(None, "collection_id", "sha256"),
     Index(None, "pending", "priority", "uploaded_by", "not_before"),  # what waits, without reading the rest

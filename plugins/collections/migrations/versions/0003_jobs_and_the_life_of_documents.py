@@ -30,6 +30,7 @@ def upgrade() -> None:
             sa.Column("change", sa.BigInteger(), nullable=False, server_default="0"),
             sa.Column("built_in", sa.String(255), nullable=True),
             sa.Column("built_chunks", sa.Integer(), nullable=True),
+            sa.Column("live_as", Json, nullable=True),
         ):
             documents.add_column(column)
         documents.drop_index(op.f("ix_documents_pending_not_before"))

@@ -1,0 +1,59 @@
+"""While a newer version is not complete, the searchable one keeps its name, attributes and file."""
+
+from __future__ import annotations
+
+from plugins.collections.placing import revise
+from plugins.collections.records import document_record, live_as
+from plugins.core.identity import Principal
+from plugins.core.shapes import SearchRequest
+from tests.support.collections import World, an_upload
+
+BOB = Principal(source="kc", subject="bob", username="bob")
+WORDS = SearchRequest(query="words")
+
+
+async def content(world: World, principal: Principal) -> tuple[str, str]:
+    original = await world.content(principal, "handbook", "doc-1")
+    return original.filename, original.path.read_text()
+
+
+async def replaced(world: World, acl: list[str] | None) -> None:
+    """A searchable version, and a newer one that nobody has worked on."""
+    await world.collection(query=["user:kc/bob"])
+    await world.add("handbook", "old words", document_id="doc-1", metadata={"year": 2001}, acl=acl)
+    await world.work()
+    upload = an_upload("new words", document_id="doc-1", filename="b.md", metadata={"year": 2002}, acl=["*"])
+    for _ in range(2):  # replaced once more before anybody came to it
+        await world.documents.add(world.alice, "handbook", [upload])
+        upload = an_upload("newest words", document_id="doc-1", filename="c.md", metadata={"year": 2003})
+
+
+async def test_what_is_found_says_and_leads_to_what_it_was_found_in(world: World) -> None:
+    await replaced(world, None)
+    for passages in (
+        await world.searcher.search(world.alice, ["handbook"], WORDS),
+        await world.searcher.read(world.alice, "doc-1"),
+    ):
+        assert [(p.text, p.filename, p.attributes["year"]) for p in passages] == [("old words", "a.md", 2001)]
+    assert await content(world, BOB) == ("a.md", "old words")
+    assert (await world.documents.get(world.alice, "handbook", "doc-1")).filename == "c.md"
+    await world.work()
+    [passage] = await world.searcher.search(world.alice, ["handbook"], WORDS)
+    assert (passage.text, passage.filename, passage.attributes["year"]) == ("newest words", "c.md", 2003)
+    assert await content(world, BOB) == ("c.md", "newest words")
+
+
+async def test_whom_only_the_newer_version_admits_gets_that_one(world: World) -> None:
+    await replaced(world, ["user:kc/alice"])
+    assert await world.found(BOB, "words", "handbook") == []
+    assert await content(world, BOB) == ("c.md", "newest words")
+    assert await content(world, world.alice) == ("a.md", "old words")
+
+
+async def test_the_version_that_becomes_searchable_at_the_same_moment_keeps_its_name(world: World) -> None:
+    await world.collection()
+    before = document_record(await world.row(await world.add("handbook", "the words", document_id="doc-1")))
+    await world.work()
+    async with world.database.write() as connection:
+        fresh = await revise(connection, before, revision="0" * 32, filename="b.md")
+    assert (fresh.filename, live_as(fresh)["filename"]) == ("b.md", "a.md")

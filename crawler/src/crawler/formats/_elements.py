@@ -7,7 +7,8 @@ depth and number of elements are bounded.
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from crawler.errors import DocumentTooLarge, UnreadableDocument
@@ -21,82 +22,88 @@ _ENTITIES = (
 )
 
 
-@dataclass(slots=True)
-class Element:
-    name: str
-    """With the prefix that the file gives it."""
-    attributes: dict[str, str]
-    content: list[Element | str] = field(default_factory=list)
-    """Elements and texts in their order; no text is blank, no two follow each other."""
-
-    @property
-    def children(self) -> list[Element]:
-        return [part for part in self.content if isinstance(part, Element)]
-
-
 def parse(content: bytes) -> Element:
-    """The root of an XML 1.0 document.
+    """The root of an XML 1.0 document; names have the prefix that the file gives them.
 
     Raises:
-        UnreadableDocument: It is not well-formed, or declares entities.
+        UnreadableDocument: It is not well-formed, too deep, or declares entities.
         DocumentTooLarge: It has too many elements.
     """
-    builder = _Builder()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.text
-    parser.SkippedEntityHandler = builder.skipped
-    parser.EntityDeclHandler = _refuse_entity
-    parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-    try:
-        parser.Parse(content, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: of the declared encoding
-        line = f" (line {error.lineno})" if isinstance(error, expat.ExpatError) else ""
-        raise UnreadableDocument(
-            f"The file is not well-formed XML{line}. Correct it and upload it again."
-        ) from error
-    return builder.root.children[0]
+    return _Reader(expat.ParserCreate()).read(content)
 
 
-class _Builder:
-    def __init__(self) -> None:
-        self.root = Element("", {})
-        self._open = [self.root]
-        self._texts: list[str] = []
+def parse_part(content: bytes) -> Element:
+    """The root of a part of a package; names are ``{namespace}name``.
+
+    Raises:
+        UnreadableDocument: As :func:`parse`, or it has a document type, which no part needs.
+        DocumentTooLarge: It has too many elements.
+    """
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.StartDoctypeDeclHandler = _refuse
+    return _Reader(parser).read(content)
+
+
+def content(element: Element) -> Iterator[Element | str]:
+    """The elements and texts in it, in their order, without blank texts."""
+    if element.text and not element.text.isspace():
+        yield element.text
+    for child in element:
+        yield child
+        if child.tail and not child.tail.isspace():
+            yield child.tail
+
+
+class _Reader:
+    def __init__(self, parser: expat.XMLParserType) -> None:
+        self._tree = TreeBuilder()
+        self._names: dict[str, str] = {}
+        self._depth = 0
         self._elements = 0
+        self._parser = parser
+        parser.buffer_text = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._tree.data
+        parser.SkippedEntityHandler = self._skipped
+        parser.EntityDeclHandler = _refuse
+        parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
 
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        self._flush()
+    def read(self, content: bytes) -> Element:
+        try:
+            self._parser.Parse(content, True)
+        except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: of the declared encoding
+            line = f" (line {error.lineno})" if isinstance(error, expat.ExpatError) else ""
+            raise UnreadableDocument(
+                f"The file is not well-formed XML{line}. Correct it and upload it again."
+            ) from error
+        return self._tree.close()
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._elements += 1
+        self._depth += 1
         if self._elements > MAX_ELEMENTS:
             raise DocumentTooLarge
-        if len(self._open) > MAX_DEPTH:
+        if self._depth > MAX_DEPTH:
             raise UnreadableDocument(
                 "The file's elements lie too deep in each other. Split it and upload the parts."
             )
-        element = Element(name, attributes)
-        self._open[-1].content.append(element)
-        self._open.append(element)
+        self._tree.start(self._name(name), {self._name(key): value for key, value in attributes.items()})
 
-    def end(self, name: str) -> None:
-        self._flush()
-        self._open.pop()
+    def _end(self, name: str) -> None:
+        self._depth -= 1
+        self._tree.end(self._name(name))
 
-    def text(self, text: str) -> None:
-        self._texts.append(text)
+    def _name(self, name: str) -> str:
+        """As ElementTree writes it: Expat says ``namespace}name``."""
+        if name not in self._names:
+            self._names[name] = f"{{{name}" if "}" in name else name
+        return self._names[name]
 
-    def skipped(self, name: str, is_parameter: bool) -> None:
+    def _skipped(self, name: str, is_parameter: bool) -> None:
         if not is_parameter:
-            self._texts.append(html.unescape(f"&{name};"))
-
-    def _flush(self) -> None:
-        text = "".join(self._texts)
-        self._texts.clear()
-        if text.strip():
-            self._open[-1].content.append(text)
+            self._tree.data(html.unescape(f"&{name};"))
 
 
-def _refuse_entity(*declaration: object) -> None:
+def _refuse(*declaration: object) -> None:
     raise UnreadableDocument(_ENTITIES)

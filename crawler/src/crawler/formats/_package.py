@@ -6,10 +6,10 @@ import io
 import posixpath
 import zipfile
 import zlib
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from crawler.errors import DocumentTooLarge, UnreadableDocument
+from crawler.formats._elements import parse_part
 
 MAX_PART_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 256 * 2**20
@@ -61,30 +61,13 @@ class Package:
 
         Raises:
             UnreadableDocument: It is not well-formed, or has a document type.
-            DocumentTooLarge: As :meth:`read`.
+            DocumentTooLarge: As :meth:`read`, or it has too many elements.
         """
         content = self.read(name)
-        return None if content is None else parse(content)
-
-
-class _NoDoctype(ElementTree.TreeBuilder):
-    """No part of these packages needs a document type, and entities are declared nowhere else."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise UnreadableDocument(_BROKEN)
-
-
-def parse(content: bytes) -> Element:
-    """The root of an XML document without document type.
-
-    Raises:
-        UnreadableDocument: It is not well-formed, or has a document type.
-    """
-    try:
-        # Entities can be declared in a document type only, which is refused.
-        return ElementTree.fromstring(content, ElementTree.XMLParser(target=_NoDoctype()))  # noqa: S314
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UnreadableDocument(_BROKEN) from error
+        try:
+            return None if content is None else parse_part(content)
+        except UnreadableDocument as error:
+            raise UnreadableDocument(_BROKEN) from error
 
 
 def resolve(part: str, target: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
+from xml.etree.ElementTree import Element
 
 from crawler.contracts import Converted, Format, Source
 from crawler.errors import DocumentTooLarge
-from crawler.formats import _elements
-from crawler.formats._elements import Element
+from crawler.formats._elements import content, parse
 from crawler.formats._tables import MAX_CHARACTERS, Table
 from crawler.formats._text import is_html, is_text
 from crawler.settings import Settings
@@ -45,7 +45,7 @@ class Xml(Format[Settings]):
         return source.suffix in _SUFFIXES or _begins_as_xml(source.content)
 
     def convert(self, source: Source) -> Converted:
-        root = _elements.parse(source.content)
+        root = parse(source.content)
         parts: list[str] = []
         size = 0
         for part in _section(root, 1):
@@ -67,17 +67,17 @@ def _begins_as_xml(content: bytes) -> bool:
 def _section(element: Element, level: int) -> Iterator[str]:
     """An element with others in it."""
     yield f"{'#' * min(level, _MAX_LEVEL)} {_title(element)}"
-    if element.attributes:
-        yield "\n".join(f"- **@{name}**: {_line(value)}" for name, value in element.attributes.items())
+    if element.attrib:
+        yield "\n".join(f"- **@{name}**: {_line(value)}" for name, value in element.attrib.items())
     yield from _content(element, level)
 
 
 def _content(element: Element, level: int) -> Iterator[str]:
-    if not element.children or _is_mixed(element):
+    if _is_leaf(element) or _is_mixed(element):
         if text := _text(element):
             yield text
         return
-    runs = groupby(element.children, key=lambda child: (child.name, _is_leaf(child)))
+    runs = groupby(element, key=lambda child: (child.tag, _is_leaf(child)))
     lines: list[str] = []
     for (_, leaf), run in runs:
         if leaf:
@@ -103,60 +103,60 @@ def _elements_of_a_kind(elements: Sequence[Element], level: int) -> Iterator[str
         return
     names = list(dict.fromkeys(name for record in records for name in record))
     table = Table(header=names).extend([record.get(name) for name in names] for record in records)
-    yield f"{'#' * min(level + 1, _MAX_LEVEL)} {elements[0].name}"
+    yield f"{'#' * min(level + 1, _MAX_LEVEL)} {elements[0].tag}"
     yield table.markdown()
 
 
 def _record(element: Element) -> dict[str, str] | None:
     """A row of short texts: attributes and leaves, each name once."""
-    if _is_mixed(element) or len(element.children) > 64:
+    if _is_mixed(element) or len(element) > 64:
         return None
-    record = {f"@{name}": value for name, value in element.attributes.items()}
-    for child in element.children:
-        if not _is_leaf(child) or child.name in record or child.attributes:
+    record = {f"@{name}": value for name, value in element.attrib.items()}
+    for child in element:
+        if not _is_leaf(child) or child.tag in record or child.attrib:
             return None
-        record[child.name] = _line(_text(child))
+        record[child.tag] = _line(_text(child))
     return record if record and max(map(len, record.values())) <= _LONGEST_CELL else None
 
 
 def _leaf(element: Element) -> str:
     """An element of text alone, in one line with its attributes."""
-    attributes = ", ".join(f"@{name}: {_line(value)}" for name, value in element.attributes.items())
-    named = f"- **{element.name}**" + (f" ({attributes})" if attributes else "")
+    attributes = ", ".join(f"@{name}: {_line(value)}" for name, value in element.attrib.items())
+    named = f"- **{element.tag}**" + (f" ({attributes})" if attributes else "")
     text = _line(_text(element))
     return f"{named}: {text}" if text else named
 
 
 def _is_leaf(element: Element) -> bool:
-    return not element.children
+    return not len(element)
 
 
 def _is_mixed(element: Element) -> bool:
     """Text and elements in turn, as in a paragraph with emphasis."""
-    return bool(element.children) and any(isinstance(part, str) for part in element.content)
+    return len(element) > 0 and any(isinstance(part, str) for part in content(element))
 
 
 def _text(element: Element) -> str:
     """All text in it, in order, with the attributes of what is inside. Depth is bounded by the parser."""
     parts: list[str] = []
-    for part in element.content:
+    for part in content(element):
         if isinstance(part, str):
             parts.append(part)
             continue
         parts.append(_text(part))
-        if part.attributes:
-            parts.append(f" ({', '.join(f'{name}: {value}' for name, value in part.attributes.items())})")
+        if part.attrib:
+            parts.append(f" ({', '.join(f'{name}: {value}' for name, value in part.attrib.items())})")
     return "".join(parts).strip()
 
 
 def _title(element: Element) -> str:
     """Its name, and what it is called by an attribute or a child where there is such."""
-    children = {child.name: child for child in reversed(element.children) if _is_leaf(child)}
+    children = {child.tag: child for child in reversed(element) if _is_leaf(child)}
     for key in _NAMING:
-        value = element.attributes.get(key) or (_text(children[key]) if key in children else "")
+        value = element.attrib.get(key) or (_text(children[key]) if key in children else "")
         if value and len(value) <= _LONGEST_NAME:
-            return f"{element.name}: {_line(value)}"
-    return element.name
+            return f"{element.tag}: {_line(value)}"
+    return element.tag
 
 
 def _line(text: str) -> str:
@@ -166,7 +166,7 @@ def _line(text: str) -> str:
 def _shape(root: Element) -> dict[str, Any]:
     """The root's name, and how many of which elements are in it."""
     counts: dict[str, int] = {}
-    for child in root.children:
-        if child.name in counts or len(counts) < _SHAPE_NAMES:
-            counts[child.name] = counts.get(child.name, 0) + 1
-    return {"type": root.name, "elements": counts}
+    for child in root:
+        if child.tag in counts or len(counts) < _SHAPE_NAMES:
+            counts[child.tag] = counts.get(child.tag, 0) + 1
+    return {"type": root.tag, "elements": counts}

@@ -133,9 +133,17 @@ def test_a_presentation_that_cannot_be_read_says_what_to_do(content: bytes, advi
         converted(content)
 
 
-def test_a_document_type_is_refused() -> None:
-    bomb = '<!DOCTYPE p [<!ENTITY a "aaaaaaaaaa">]><p>&a;</p>'
-    content = pptx(shape("x"), parts={"docProps/core.xml": bomb})
+@pytest.mark.parametrize(
+    "part",
+    [
+        '<!DOCTYPE p [<!ENTITY a "aaaaaaaaaa">]><p>&a;</p>',
+        '<!DOCTYPE p SYSTEM "http://127.0.0.1:9/p.dtd"><p/>',
+        "<p>" * 201 + "</p>" * 201,
+    ],
+    ids=["entities", "document type", "depth"],
+)
+def test_a_part_that_no_program_writes_is_refused(part: str) -> None:
+    content = pptx(shape("x"), parts={"docProps/core.xml": part})
     with pytest.raises(UnreadableDocument):
         converted(content)
 

@@ -31,6 +31,7 @@ RERUN_S = 1800
 SAME = (
     "tests/unit/collections/test_fairness.py",
     "tests/unit/collections/test_jobs.py",
+    "tests/unit/collections/test_live_revision.py",
     "tests/unit/collections/test_quotas.py",
     "tests/unit/worker/test_worker.py",
     "tests/unit/worker/test_stages.py",

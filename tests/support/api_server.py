@@ -41,7 +41,7 @@ from plugins.collections import tables
 from plugins.collections.access import AccessService
 from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.catalogue import CollectionCatalogue
-from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.database import Database
 from plugins.collections.documents import DocumentService
 from plugins.collections.job_service import JobService
 from plugins.collections.people import People
@@ -70,6 +70,7 @@ from plugins.core.ports import HealthReport, Parts, Search
 from plugins.core.toolbox import Toolbox
 from plugins.tools.list_collections import ListCollections, ListCollectionsSettings
 from plugins.tools.search_documents import SearchDocuments, SearchDocumentsSettings
+from tests.support.migrated import migrated
 from tests.support.services import FakeSearch
 
 LIMITS = LimitsConfig(max_upload_bytes=200_000, max_files=3, max_wait_s=0.05)
@@ -204,8 +205,7 @@ class Server:
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     storage = StorageConfig(data_dir=tmp_path / "data")
-    migrate(database_url(storage))
-    database = Database(database_url(storage))
+    database = Database(migrated(storage))
     config = Config(
         folder=tmp_path,
         identity=IdentityConfig(sources=[IdentityEntry(use="api_keys", name="local")]),

@@ -24,7 +24,7 @@ from crawler.stores._embedded import LiteSupervisor
 from crawler.stores.milvus import Milvus, MilvusSettings
 from plugins.collections import tables
 from plugins.collections.catalogue import CollectionCatalogue
-from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.database import Database, database_url
 from plugins.collections.documents import DocumentService, Original, Upload
 from plugins.collections.job_service import JobService
 from plugins.collections.jobs import Queue
@@ -45,6 +45,7 @@ from plugins.worker.ingest import Ingest
 from plugins.worker.reindex import Reindexer
 from plugins.worker.tidy import Tidy
 from plugins.worker.worker import Worker
+from tests.support.migrated import migrated
 
 DIMENSION = 16
 MODEL = "local/words"
@@ -296,7 +297,7 @@ async def make_tables(config: Config) -> None:
             await connection.execute(text("DROP SCHEMA public CASCADE"))
             await connection.execute(text("CREATE SCHEMA public"))
         await database.close()
-    migrate(url)
+    migrated(config.storage)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,6 @@ from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
 from plugins.bundle.resolve import resolve
 from plugins.collections.access import AccessService
 from plugins.collections.audit import AuditLog
-from plugins.collections.database import database_url, migrate
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Answer, Previewer
@@ -51,6 +50,7 @@ from plugins.core.pipeline_shapes import PreviewView
 from plugins.core.ports import HealthReport, IdentitySource, Parts, Tool
 from plugins.core.toolbox import Toolbox
 from tests.support.collections import MODEL, World
+from tests.support.migrated import migrated
 from tests.support.proxy import MASTER_KEY, free_port
 from tests.support.rights_stage import configuration as files
 
@@ -138,7 +138,7 @@ def mount(app: FastAPI, world: World) -> None:
 def serve(folder: Path, lite: Path) -> Iterator[str]:
     """The address of a server in a thread of this process; ``lite`` is where the embedded Milvus listens."""
     config = configuration(folder)
-    migrate(database_url(config.storage))
+    migrated(config.storage)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

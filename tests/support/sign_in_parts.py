@@ -10,12 +10,13 @@ from typing import Any
 from plugins.api.sign_in import SignInParts
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import COOKIE, SessionSource
-from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.database import Database
 from plugins.core.config import StorageConfig
 from plugins.core.identity import Credential
 from plugins.core.identity_config import SignInConfig
 from plugins.core.ports import IdentitySource
 from tests.support.keycloak_issuer import CLIENT, KeycloakIssuer
+from tests.support.migrated import migrated
 from tests.support.oidc import source_for
 
 BASE = "https://proxy.example.test"
@@ -26,8 +27,7 @@ async def sign_in_parts(
     folder: Path, realm: KeycloakIssuer, settings: SignInConfig | None = None, base: str = BASE
 ) -> AsyncIterator[SignInParts]:
     """Those of one process; others over the same folder are other processes."""
-    url = database_url(StorageConfig(data_dir=folder / "data"))
-    migrate(url)
+    url = migrated(StorageConfig(data_dir=folder / "data"))
     database, settings = Database(url), settings or SignInConfig()
     sources: list[IdentitySource[Any]] = [source_for(realm, **CLIENT)]
     sessions = SessionSource(settings, {source.name: source for source in sources}, database, base)

@@ -19,13 +19,14 @@ from plugins.api import audit, ollama
 from plugins.api.ollama_models import MAX_RESPONSE_BYTES, OllamaModels
 from plugins.api.route import REFUSALS
 from plugins.collections.audit import AuditLog, Refusals
-from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.database import Database, database_url
 from plugins.collections.rights import Rights
 from plugins.core.config import AuditConfig, Config, OllamaConfig, StorageConfig
 from plugins.core.identity_config import IdentityConfig
 from plugins.core.identity_config import Source as IdentityEntry
 from tests.support.api_server import authenticated
 from tests.support.fake_ollama import DIGEST, SUCCESS, TINY, FakeOllama, fake_ollama
+from tests.support.migrated import migrated
 
 PATH = "/v1/ollama/models"
 WAIT_S = 10.0
@@ -75,7 +76,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    migrate(database_url(StorageConfig(data_dir=tmp_path)))
+    migrated(StorageConfig(data_dir=tmp_path))
     async with AsyncExitStack() as stack:
         made = House(tmp_path, await stack.enter_async_context(fake_ollama()))
         stack.push_async_callback(made.database.close)

@@ -11,21 +11,20 @@ import pytest
 from sqlalchemy import select
 
 from plugins.auth._revocations import Revocations
-from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.database import Database
 from plugins.collections.tables import revocations
 from plugins.core.config import StorageConfig
 from plugins.core.errors import IdentityUnavailable, Unauthenticated, Upstream
 from plugins.core.identity import Principal
 from plugins.core.ports import Ended
+from tests.support.migrated import migrated
 
 NOW = time.time()
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    url = database_url(StorageConfig(data_dir=tmp_path))
-    migrate(url)
-    made = Database(url)
+    made = Database(migrated(StorageConfig(data_dir=tmp_path)))
     yield made
     await made.close()
 

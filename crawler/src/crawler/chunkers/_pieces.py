@@ -6,8 +6,6 @@ Everything is read as a stream, and takes time in proportion to the text.
 from __future__ import annotations
 
 import re
-import time
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,8 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from pydantic import Field, model_validator
 
 from crawler.blocks import Block, stream
-from crawler.contracts import Chunk, Page
-from crawler.errors import DocumentTooLarge
+from crawler.contracts import Chunk
 from crawler.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,10 +29,6 @@ HeadingPath: TypeAlias = tuple[str, ...]
 
 CHARACTERS_PER_TOKEN = 16
 """A token counts for at most so many characters: to WordPiece a word of any length is one unknown token."""
-MAX_CHUNKS = 100_000
-"""More than any pipeline allows; cutting stops here, whatever the text."""
-MAX_SECONDS = 300.0
-"""Wall time of cutting one text, in a thread that nobody can end from outside."""
 ROW_CHARACTERS = 8_000
 """A longer row of a table is cut after all: no model reads it whole, and the store would refuse it."""
 HEADER_CHARACTERS = 4_000
@@ -247,33 +240,6 @@ class Cutter:
         if start < end and markdown[line:start].lstrip().startswith("|"):
             start = markdown.find("\n", start, end) + 1 or end
         return start
-
-
-def chunks(markdown: str, pages: Sequence[Page], pieces: Iterable[tuple[HeadingPath, Piece]]) -> list[Chunk]:
-    """The pieces under their headings as chunks with their pages.
-
-    Raises:
-        DocumentTooLarge: There are more than ``MAX_CHUNKS``, or it took longer than ``MAX_SECONDS``.
-    """
-    found: list[Chunk] = []
-    deadline = time.monotonic() + MAX_SECONDS
-    starts = [page.start for page in pages]
-    for headings, piece in pieces:
-        if len(found) == MAX_CHUNKS or time.monotonic() > deadline:
-            raise DocumentTooLarge
-        first, last = bisect_right(starts, piece.start), bisect_right(starts, piece.end - 1)
-        found.append(
-            Chunk(
-                index=len(found),
-                start=piece.start,
-                end=piece.end,
-                content=piece.header + markdown[piece.start : piece.end],
-                headings=headings,
-                page_first=pages[first - 1].number if first else None,
-                page_last=pages[last - 1].number if last else None,
-            )
-        )
-    return found
 
 
 def packed(pieces: Iterable[Piece], room: int) -> Iterator[Piece]:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from crawler.blocks import stream
-from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, chunks, packed, under
-from crawler.contracts import Chunk, Chunker, Page, Services
+from crawler.chunkers._chunker import PieceChunker
+from crawler.chunkers._pieces import HeadingPath, Piece, packed, under
 
 _WORD = re.compile(r"\S+")
 
 
-class Fixed(Chunker[ChunkSettings]):
+class Fixed(PieceChunker):
     """Chunks of ``max_tokens`` in whole words, each repeating ``overlap_tokens`` of the one before it.
 
     They carry no headings, as one may reach over several. The limit is as exact as with ``headings``.
     """
-
-    def __init__(self, settings: ChunkSettings) -> None:
-        super().__init__(settings)
-        self._cutter = Cutter(settings)
-
-    async def chunk(
-        self, markdown: str, pages: Sequence[Page], title: str | None, services: Services
-    ) -> list[Chunk]:
-        return await asyncio.to_thread(lambda: chunks(markdown, pages, self._pieces(markdown, title)))
 
     def _pieces(self, markdown: str, title: str | None) -> Iterator[tuple[HeadingPath, Piece]]:
         headings, room, overlap = self._cutter.room(title, ())

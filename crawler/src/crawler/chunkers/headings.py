@@ -7,14 +7,13 @@ rows, each piece under the table's header.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, Section, chunks, packed, under
-from crawler.contracts import Chunk, Chunker, Page, Services
+from crawler.chunkers._chunker import PieceChunker
+from crawler.chunkers._pieces import HeadingPath, Piece, Section, packed, under
 
 
-class Headings(Chunker[ChunkSettings]):
+class Headings(PieceChunker):
     """Chunks packed per heading path, tables cut between rows, exact offsets.
 
     The limit is exact for tokenizers that split at white space first (BERT's WordPiece); with others a chunk
@@ -22,15 +21,6 @@ class Headings(Chunker[ChunkSettings]):
     that take more than half of the limit lose their outermost. A title that takes more than three quarters
     by itself leaves a quarter to the content, over the limit.
     """
-
-    def __init__(self, settings: ChunkSettings) -> None:
-        super().__init__(settings)
-        self._cutter = Cutter(settings)
-
-    async def chunk(
-        self, markdown: str, pages: Sequence[Page], title: str | None, services: Services
-    ) -> list[Chunk]:
-        return await asyncio.to_thread(lambda: chunks(markdown, pages, self._pieces(markdown, title)))
 
     def _pieces(self, markdown: str, title: str | None) -> Iterator[tuple[HeadingPath, Piece]]:
         for section in self._cutter.sections(markdown, title):

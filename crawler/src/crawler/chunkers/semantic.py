@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from pydantic import Field
 
-from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, chunks, packed
+from crawler.chunkers._chunker import chunks
+from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, packed
 from crawler.chunkers._sentences import units
 from crawler.contracts import Chunk, Chunker, Embedder, Page, Services
 from crawler.errors import EmbeddingFailed

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from crawler.chunkers._pieces import ChunkSettings, Cutter, HeadingPath, Piece, chunks, packed
+from crawler.chunkers._chunker import PieceChunker
+from crawler.chunkers._pieces import HeadingPath, Piece, packed
 from crawler.chunkers._sentences import units
-from crawler.contracts import Chunk, Chunker, Page, Services
 
 
-class Sentence(Chunker[ChunkSettings]):
+class Sentence(PieceChunker):
     """Chunks as full as whole sentences make them, also across paragraphs, but never across headings.
 
     Only a sentence that is over the limit by itself is cut. Tables, code and the limit are as with
     ``headings``.
     """
-
-    def __init__(self, settings: ChunkSettings) -> None:
-        super().__init__(settings)
-        self._cutter = Cutter(settings)
-
-    async def chunk(
-        self, markdown: str, pages: Sequence[Page], title: str | None, services: Services
-    ) -> list[Chunk]:
-        return await asyncio.to_thread(lambda: chunks(markdown, pages, self._pieces(markdown, title)))
 
     def _pieces(self, markdown: str, title: str | None) -> Iterator[tuple[HeadingPath, Piece]]:
         for section in self._cutter.sections(markdown, title):

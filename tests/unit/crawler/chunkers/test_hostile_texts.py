@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from crawler.chunkers import _pieces
+from crawler.chunkers import _chunker
 from crawler.chunkers._pieces import ChunkSettings
 from crawler.contracts import Chunker, Services
 from crawler.errors import DocumentTooLarge
@@ -54,6 +54,6 @@ def test_cutting_ends_at_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     chunker = find("crawler.chunkers", Chunker, "headings")(ChunkSettings())  # type: ignore[type-abstract]
     for limit in ("MAX_CHUNKS", "MAX_SECONDS"):
         with monkeypatch.context() as patched:
-            patched.setattr(_pieces, limit, 0)
+            patched.setattr(_chunker, limit, 0)
             with pytest.raises(DocumentTooLarge, match="Split"):
                 asyncio.run(chunker.chunk("# a\n\nb", (), None, Services()))

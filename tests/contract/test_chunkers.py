@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,9 +41,9 @@ titles = st.none() | st.text(max_size=60)
 
 
 @cache
-def make(name: str, max_tokens: int) -> Chunker[Any]:
+def make(name: str, max_tokens: int, **options: int) -> Chunker[Any]:
     plugin = find("crawler.chunkers", Chunker, name)  # type: ignore[type-abstract]
-    return plugin(settings_type(plugin).model_validate({"max_tokens": max_tokens}))
+    return plugin(settings_type(plugin).model_validate({"max_tokens": max_tokens, **options}))
 
 
 class Letters:
@@ -53,8 +53,23 @@ class Letters:
         return [[1.0, *(float(text.count(letter)) for letter in "aelnx14漢")] for text in texts]
 
 
-def chunked(name: str, max_tokens: int, markdown: str, title: str | None = None) -> list[Chunk]:
-    return asyncio.run(make(name, max_tokens).chunk(markdown, (), title, Services(embedder=Letters())))
+class Chunked(Protocol):
+    def __call__(
+        self, chunker: Chunker[Any], markdown: str, pages: Sequence[Page] = (), title: str | None = None
+    ) -> list[Chunk]: ...
+
+
+@pytest.fixture(scope="module")
+def chunked() -> Iterator[Chunked]:
+    """Chunks by one event loop: to make one takes longer than most documents."""
+    with asyncio.Runner() as runner:
+
+        def run(
+            chunker: Chunker[Any], markdown: str, pages: Sequence[Page] = (), title: str | None = None
+        ) -> list[Chunk]:
+            return runner.run(chunker.chunk(markdown, pages, title, Services(embedder=Letters())))
+
+        yield run
 
 
 def is_one_row(chunk: Chunk) -> bool:
@@ -68,29 +83,17 @@ every_limit = pytest.mark.parametrize("max_tokens", LIMITS)
 thorough = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@every_chunker
-@every_limit
-@thorough
-@given(markdown=markdowns)
-def test_chunks_hold_every_visible_character_once_and_in_order(
-    name: str, max_tokens: int, markdown: str
-) -> None:
+def holds_every_visible_character_once_and_in_order(markdown: str, chunks: list[Chunk]) -> None:
     position = 0
-    for chunk in chunked(name, max_tokens, markdown):
+    for chunk in chunks:
         assert not markdown[position : chunk.start].strip()
         assert position <= chunk.start < chunk.end
         position = chunk.end
     assert not markdown[position:].strip()
 
 
-@every_chunker
-@every_limit
-@thorough
-@given(markdown=markdowns)
-def test_content_is_the_slice_or_the_slice_under_its_tables_header(
-    name: str, max_tokens: int, markdown: str
-) -> None:
-    for chunk in chunked(name, max_tokens, markdown):
+def content_is_the_slice_or_the_slice_under_its_tables_header(markdown: str, chunks: list[Chunk]) -> None:
+    for chunk in chunks:
         text = markdown[chunk.start : chunk.end]
         assert chunk.content.endswith(text)
         header = chunk.content.removesuffix(text)
@@ -102,10 +105,12 @@ def test_content_is_the_slice_or_the_slice_under_its_tables_header(
 @every_limit
 @thorough
 @given(markdown=markdowns, title=titles)
-def test_no_chunk_with_its_prefix_is_over_the_limit_but_a_single_row_of_a_table(
-    name: str, max_tokens: int, markdown: str, title: str | None
+def test_chunks_are_the_document_in_order_and_only_a_single_row_of_a_table_is_over_the_limit_with_its_prefix(
+    chunked: Chunked, name: str, max_tokens: int, markdown: str, title: str | None
 ) -> None:
-    found = chunked(name, max_tokens, markdown, title)
+    found = chunked(make(name, max_tokens), markdown, title=title)
+    holds_every_visible_character_once_and_in_order(markdown, found)
+    content_is_the_slice_or_the_slice_under_its_tables_header(markdown, found)
     texts = [chunk.indexed_text(title) for chunk in found if not is_one_row(chunk)]
     counts: Sequence[int] = MiniLM().count_tokens(texts) if texts else [0]
     assert max(counts) - SPECIAL_TOKENS <= max_tokens
@@ -114,21 +119,25 @@ def test_no_chunk_with_its_prefix_is_over_the_limit_but_a_single_row_of_a_table(
 @every_chunker
 @thorough
 @given(markdown=markdowns)
-def test_chunks_are_numbered_from_zero_and_the_same_each_time(name: str, markdown: str) -> None:
-    chunks = chunked(name, 64, markdown)
+def test_chunks_are_numbered_from_zero_and_the_same_each_time(
+    chunked: Chunked, name: str, markdown: str
+) -> None:
+    chunks = chunked(make(name, 64), markdown)
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
-    assert chunked(name, 64, markdown) == chunks
+    assert chunked(make(name, 64), markdown) == chunks
 
 
 @every_chunker
 @thorough
 @given(texts=st.lists(sentence, min_size=1, max_size=6))
-def test_a_chunk_spans_the_pages_that_its_slice_touches(name: str, texts: list[str]) -> None:
+def test_a_chunk_spans_the_pages_that_its_slice_touches(
+    chunked: Chunked, name: str, texts: list[str]
+) -> None:
     pages, markdown = [], ""
     for number, text in enumerate(texts, start=1):
         pages.append(Page(number=number, start=len(markdown)))
         markdown += f"{text}\n\n"
-    for chunk in asyncio.run(make(name, 64).chunk(markdown, pages, None, Services())):
+    for chunk in chunked(make(name, 64), markdown, pages):
         ends = [page.start for page in pages[1:]] + [len(markdown)]
         touched = [
             p.number for p, end in zip(pages, ends, strict=True) if p.start < chunk.end and chunk.start < end
@@ -140,11 +149,9 @@ def test_a_chunk_spans_the_pages_that_its_slice_touches(name: str, texts: list[s
 @thorough
 @given(markdown=markdowns)
 def test_with_an_overlap_a_chunk_repeats_whole_words_of_the_one_before_it_and_nothing_is_lost(
-    name: str, markdown: str
+    chunked: Chunked, name: str, markdown: str
 ) -> None:
-    plugin = find("crawler.chunkers", Chunker, name)  # type: ignore[type-abstract]
-    overlapping = plugin(settings_type(plugin).model_validate({"max_tokens": 64, "overlap_tokens": 16}))
-    chunks = asyncio.run(overlapping.chunk(markdown, (), None, Services()))
+    chunks = chunked(make(name, 64, overlap_tokens=16), markdown)
     assert not markdown[: chunks[0].start if chunks else None].strip()
     assert not markdown[chunks[-1].end if chunks else 0 :].strip()
     for before, chunk in pairwise(chunks):
@@ -161,23 +168,25 @@ def test_with_an_overlap_a_chunk_repeats_whole_words_of_the_one_before_it_and_no
 
 @every_chunker
 @every_limit
-def test_a_table_is_cut_between_rows_each_piece_under_its_header(name: str, max_tokens: int) -> None:
+def test_a_table_is_cut_between_rows_each_piece_under_its_header(
+    chunked: Chunked, name: str, max_tokens: int
+) -> None:
     header = "| Region | Revenue in 2024 |\n|---|---|"
     rows = [f"| Region {number} | {number * 1000} |" for number in range(100)]
-    chunks = chunked(name, max_tokens, "\n".join(["# Figures", "", header, *rows, "", "The end."]))
+    chunks = chunked(make(name, max_tokens), "\n".join(["# Figures", "", header, *rows, "", "The end."]))
     pieces = [chunk.content for chunk in chunks if "| Region" in chunk.content]
     assert all(piece.endswith("|") and header in piece for piece in pieces)
     assert [line for piece in pieces for line in piece.split("\n") if line[9:10].isdigit()] == rows
 
 
 @every_chunker
-def test_a_row_over_the_limit_is_one_chunk_under_its_header(name: str) -> None:
+def test_a_row_over_the_limit_is_one_chunk_under_its_header(chunked: Chunked, name: str) -> None:
     header, long = "| a | b |\n|---|---|", f"| {'word ' * 300}| end |"
-    chunks = chunked(name, 64, f"{header}\n| x | y |\n{long}\n| z | z |")
+    chunks = chunked(make(name, 64), f"{header}\n| x | y |\n{long}\n| z | z |")
     assert f"{header}\n{long}" in [chunk.content for chunk in chunks]
 
 
 @every_chunker
 @pytest.mark.parametrize("markdown", ["", "  \n\n\t"])
-def test_nothing_visible_makes_no_chunk(name: str, markdown: str) -> None:
-    assert chunked(name, 64, markdown) == []
+def test_nothing_visible_makes_no_chunk(chunked: Chunked, name: str, markdown: str) -> None:
+    assert chunked(make(name, 64), markdown) == []

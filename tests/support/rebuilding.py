@@ -16,8 +16,9 @@ TEXTS = [f"document number {number} speaks of leave" for number in range(4)]
 
 
 @pytest.fixture
-def other(world: World) -> OtherModel:
-    """A second model, of another dimension."""
+def other(world: World, monkeypatch: pytest.MonkeyPatch) -> OtherModel:
+    """A second model, of another dimension; what there is to build with it is looked for often."""
+    monkeypatch.setattr("plugins.worker.reindex.POLL_S", 0.02)
     model = OtherModel(dimension=24)
     world.model.others[NEW] = model
     world.model.names.add(NEW)

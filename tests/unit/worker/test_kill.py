@@ -149,8 +149,7 @@ async def test_a_collection_whose_rebuilder_is_killed_answers_from_the_old_place
     world = installation.world
     await world.collection()
     documents = [await world.add("handbook", f"the words number {number}") for number in range(2)]
-    with installation.worker():
-        await world.until(world.idle)
+    await world.work()
     begun = await world.reindexing.start(world.alice, "handbook", Reindex(retrieval="dense"))
     assert begun.retrieval == "hybrid"
     installation.close(gate)

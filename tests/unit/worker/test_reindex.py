@@ -220,7 +220,7 @@ async def test_a_model_that_does_not_answer_for_a_while_only_delays_it(
     world: World, other: OtherModel
 ) -> None:
     await filled(world)
-    other.fails = 6
+    other.fails = 3
     await start(world)
     async with world.working():
         await world.until(lambda: swapped(world))

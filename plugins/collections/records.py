@@ -167,7 +167,7 @@ def fresh_document(moment: float) -> dict[str, Any]:
 DOCUMENT_COLUMNS = [tables.documents.c[f.name] for f in fields(DocumentRecord)]
 
 
-LIVE_AS = ("filename", "media_type", "attributes", "acl")
+LIVE_AS = ("filename", "media_type", "attributes", "acl", "acl_key")
 """What belongs to a revision, and is kept of the live one while another is not complete."""
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from crawler.contracts import Document
 from crawler.crawler import CrawlerConfig
 from plugins.collections.originals import Originals
-from plugins.collections.records import DocumentRecord
+from plugins.collections.records import DocumentRecord, live_as
 
 LEVEL = 1
 """Of gzip: text becomes a third, and fast."""
@@ -39,19 +39,14 @@ class Prepared(BaseModel):
     """Warnings of the worker's own."""
 
 
-async def as_it_was(originals: Originals[Any], row: DocumentRecord, revision: str) -> DocumentRecord:
-    """The document's row as of a revision, also of one whose replacement failed."""
-    found = await _kept(originals, row, revision) if revision != row.revision else None
-    if found is None:
-        return replace(row, revision=revision)
-    return replace(
-        row,
-        revision=revision,
-        kind=found.kind,
-        given=found.given,
-        filename=found.document.source,
-        media_type=found.document.media_type,
-    )
+async def as_it_was(originals: Originals[Any], row: DocumentRecord) -> DocumentRecord:
+    """The document's row as of its live revision, with the audience of then: also while a newer one is not
+    complete, or when that failed."""
+    if row.live_revision in (None, row.revision):
+        return row
+    live = replace(row, revision=row.live_revision, **live_as(row))
+    found = await _kept(originals, row, live.revision)
+    return live if found is None else replace(live, kind=found.kind, given=found.given)
 
 
 def pipeline_digest(config: CrawlerConfig) -> str:

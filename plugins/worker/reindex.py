@@ -153,7 +153,7 @@ class Reindexer:
 
     async def _build(self, job: Job, rebuild: Rebuild) -> None:
         place, revision = rebuild.store_name, job.document.live_revision or ""
-        row = await prepared.as_it_was(self._originals, job.document, revision)
+        row = await prepared.as_it_was(self._originals, job.document)
         crawler = await asyncio.to_thread(self._crawlers.get, job.collection, rebuild.asked_by)
         digest = prepared.pipeline_digest(crawler.config)
 

@@ -6,7 +6,10 @@ from plugins.collections.placing import revise
 from plugins.collections.records import document_record, live_as
 from plugins.core.identity import Principal
 from plugins.core.shapes import SearchRequest
-from tests.support.collections import World, an_upload
+from tests.support.collections import OtherModel, World, an_upload
+from tests.support.rebuilding import other, start, swapped
+
+__all__ = ["other"]
 
 BOB = Principal(source="kc", subject="bob", username="bob")
 WORDS = SearchRequest(query="words")
@@ -57,3 +60,21 @@ async def test_the_version_that_becomes_searchable_at_the_same_moment_keeps_its_
     async with world.database.write() as connection:
         fresh = await revise(connection, before, revision="0" * 32, filename="b.md")
     assert (fresh.filename, live_as(fresh)["filename"]) == ("b.md", "a.md")
+
+
+async def test_a_collection_that_is_built_anew_shows_the_searchable_version_to_no_others(
+    world: World, other: OtherModel
+) -> None:
+    await world.collection(query=["user:kc/bob"])
+    year = {"year": 2001}
+    await world.add("handbook", "old words", document_id="doc-1", acl=["user:kc/alice"], metadata=year)
+    await world.work()
+    await world.add("handbook", " ", document_id="doc-1", acl=["*"])
+    await world.work()
+    assert (await world.documents.get(world.alice, "handbook", "doc-1")).status == "failed"
+    await start(world)
+    async with world.working():
+        await world.until(lambda: swapped(world))
+    assert await world.found(BOB, "words", "handbook") == []
+    filters = {"type": "eq", "key": "year", "value": 2001}
+    assert await world.found(world.alice, "words", "handbook", filters=filters) == ["old words"]

@@ -30,10 +30,16 @@ TOGETHER = {
     "matrix": ["journeys/test_audit", "journeys/test_rights_matrix"],
 }
 """Files whose tests share a proxy: every process of pytest-xdist would start it anew."""
+LONG = ("tests/journeys/", "tests/unit/worker/")
+"""Folders of files that take long begin first: then the processes end together, on short files."""
 
 os.environ["LITELLM_MODE"] = "PRODUCTION"  # else importing litellm reads the `.env` that `make run` writes
 os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(STARTUP)])
 gc.disable()  # while the tests are imported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def pytest_collection_finish() -> None:

@@ -273,8 +273,8 @@ async def test_each_part_that_is_broken_is_named_and_the_others_are_examined(set
     assert "model extractive        answers, and calls tools" in lines(ran, "ok")
 
 
-def test_what_the_first_start_makes_is_no_failure(setup: Setup) -> None:
-    ran = setup.doctor("--no-models", "--json")
+def test_what_the_first_start_makes_is_no_failure(within: Callable[..., Ran]) -> None:
+    ran = within("--json")
     answer = json.loads(ran.stdout)
     assert (ran.returncode, answer["ok"]) == (0, True)
     found = {(finding["level"], finding["part"]) for finding in answer["findings"]}

@@ -277,20 +277,25 @@ class Preparer:
     async def _chunk(self, document: Document, report: Progress) -> Document:
         await report("chunk", 0, None)
         limit, markdown = self.config.limits.max_chunks, document.markdown or ""
-        too_large = DocumentTooLarge(
-            f"The document's text is larger than the {limit} passages that this server accepts. "
-            "Split it and upload the parts."
-        )
         if len(markdown) > limit * _CHARACTERS_PER_CHUNK:
-            raise too_large
+            raise _too_many_chunks(limit)
         title = (document.metadata or {}).get("title")
         chunks = await self.chunker.chunk(markdown, document.pages, title, self.services)
         if not chunks:
             raise UnreadableDocument("The document has no text. Check the file and upload it again.")
         if len(chunks) > limit:
-            raise too_large
+            raise _too_many_chunks(limit)
         await report("chunk", len(chunks), len(chunks))
         return document.model_copy(update={"chunks": tuple(chunks), "content": None})
+
+
+def _too_many_chunks(limit: int) -> DocumentTooLarge:
+    """Made where it is raised: in a variable there, it and the frames of its traceback would hold each other,
+    and the document with them, until the next collection of all garbage."""
+    return DocumentTooLarge(
+        f"The document's text is larger than the {limit} passages that this server accepts. "
+        "Split it and upload the parts."
+    )
 
 
 class Slots:

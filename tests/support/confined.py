@@ -12,8 +12,9 @@ from crawler.settings import Settings
 
 _CHILD = """#!/bin/sh
 exec "{python}" -c 'import sys; sys.path.insert(0, "{folder}")
-from crawler.conversion import main
-main()'
+from crawler import _sandbox, conversion
+{before}
+conversion.main()'
 """
 _MODULE = """
 from crawler.contracts import Attachment, Converted, Format, Image, Source
@@ -43,13 +44,14 @@ class Hostile(Format[Settings]):
         raise NotImplementedError
 
 
-def hostile_format(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Format[Settings]:
+def hostile_format(folder: Path, monkeypatch: pytest.MonkeyPatch, before: str = "") -> Format[Settings]:
     """A format whose files are programs; what they leave as ``answer`` (the name of an OSError that they
-    raise) is the markdown, and ``more`` are further fields of what was converted."""
-    folder.mkdir()
+    raise) is the markdown, and ``more`` are further fields of what was converted. ``before`` is a statement
+    that the child executes first."""
+    folder.mkdir(exist_ok=True)
     (folder / "hostile_format.py").write_text(_MODULE)
     child = folder / "child"
-    child.write_text(_CHILD.format(python=sys.executable, folder=folder))
+    child.write_text(_CHILD.format(python=sys.executable, folder=folder, before=before))
     child.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(child))
     monkeypatch.setattr(Hostile, "__module__", "hostile_format")

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from pydantic import ByteSize
 
 from crawler import _sandbox, conversion
 from crawler.contracts import Converted, Format, Source
@@ -255,6 +256,56 @@ with open("large", "wb") as file:
     file.truncate(300 * 2**20)
 """
     assert await answer(hostile, program) == "OSError"
+
+
+async def test_its_folder_is_empty_and_its_limits_are_those_of_the_pipeline(hostile: Hostile) -> None:
+    program = """
+import os, resource
+names = ("CPU", "AS", "FSIZE", "NOFILE", "CORE")
+limits = [resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in names]
+answer = [os.listdir(), *limits]
+"""
+    mib = 2**20
+    found = await run(hostile, program, Limits(timeout_s=30, cpu_s=7, memory_bytes=ByteSize(600 * mib)))
+    values = (7, 600 * mib, 256 * mib, 64, 0)
+    assert found.markdown == str([[], *((value, value) for value in values)])
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os; files = [os.open('/dev/zero', os.O_RDONLY) for _ in range(64)]",
+        "import mmap; mmap.mmap(-1, 3 * 2**30)",
+    ],
+    ids=["files", "memory"],
+)
+async def test_it_gets_no_more_of_the_machine(hostile: Hostile, program: str) -> None:
+    assert await answer(hostile, program) == "OSError"
+
+
+@seccomp
+@landlock
+@pytest.mark.parametrize(
+    ("layer", "program"),
+    [
+        ("_sandbox._close_files", "open({secret!r})"),
+        ("_sandbox._close_calls", "import socket; socket.socket(socket.AF_UNIX)"),
+        ("_sandbox._close_calls", "import os; os.fork() or os._exit(0)"),
+        ("conversion._limit", "import mmap; mmap.mmap(-1, 3 * 2**30)"),
+        ("conversion._limit", "import os; files = [os.open('/dev/zero', os.O_RDONLY) for _ in range(64)]"),
+    ],
+)
+async def test_each_layer_holds_what_no_other_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str, program: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    text = program.format(secret=str(secret), parent=os.getpid())
+    without = f"{layer} = lambda *_: None"
+    with monkeypatch.context() as patched:
+        assert await answer(hostile_format(tmp_path / "all", patched), text) != "nothing"
+    with monkeypatch.context() as patched:
+        assert await answer(hostile_format(tmp_path / "less", patched, without), text) == "nothing"
 
 
 async def test_what_it_answers_with_arrives_beside_the_text(hostile: Hostile) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
+import json
+import struct
 import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal
 
+from tests.fixtures.formats import outlook
+from tests.fixtures.formats.compound_file import compound_file as compound_file_of
 from tests.unit.crawler.samples import compound_file, docx, encrypted_pdf, pdf, table
 
 Outcome = Literal["fails", "succeeds", "either"]
@@ -22,14 +31,25 @@ _LAUGHS = '<!DOCTYPE z [<!ENTITY a "lol">' + "".join(
 _EXTERNAL = (
     '<!DOCTYPE z [<!ENTITY k SYSTEM "file:///etc/passwd"><!ENTITY % r SYSTEM "http://127.0.0.1:9/x">%r;'
 )
+_FAR = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    b'<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>2</v></c></row>'
+    b"</sheetData></worksheet>"
+)
+"""Two cells, and sixteen billion empty ones between them."""
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
 @dataclass(frozen=True)
 class HostileFile:
     name: str
-    content: bytes
+    made: bytes | Callable[[], bytes]
+    """The bytes, or what makes them where that takes long or they are many."""
     outcome: Outcome
+
+    @property
+    def content(self) -> bytes:
+        return self.made if isinstance(self.made, bytes) else self.made()
 
     def __str__(self) -> str:
         return self.name[:40]
@@ -71,6 +91,52 @@ def chained(levels: int) -> bytes:
     return content
 
 
+def overlapping(members: int) -> bytes:
+    """An archive, all members of which are the same megabyte of the file, unpacked 10 MB each."""
+    raw = b"0" * 10**7
+    packed = zlib.compress(raw, 9, wbits=-15)
+    sizes = struct.pack("<IIIHH", zlib.crc32(raw), len(packed), len(raw), 5, 0)
+    first = struct.pack("<4s5H", b"PK\3\4", 20, 0, 8, 0, 0) + sizes + b"a.txt" + packed
+    entry = struct.pack("<4s6H", b"PK\1\2", 20, 20, 0, 8, 0, 0) + sizes + bytes(14) + b"a.txt"
+    end = struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, members, members, members * len(entry), len(first), 0)
+    return first + members * entry + end
+
+
+def mailed(name: str, content: bytes) -> bytes:
+    mail = EmailMessage()
+    mail["From"], mail["Subject"] = "eve@evil.example", "A present"
+    mail.set_content("Please open it.")
+    mail.add_attachment(content, maintype="application", subtype="octet-stream", filename=name)
+    return mail.as_bytes()
+
+
+def mailed_by_outlook(name: str, content: bytes) -> bytes:
+    properties: dict[int, str | bytes] = {outlook.SUBJECT: "A present", outlook.BODY: "Please open it."}
+    return compound_file_of(outlook.mail(properties, [outlook.attachment(name, content, "application/zip")]))
+
+
+def notebook(picture: bytes) -> bytes:
+    """With a very long output, and the picture as another."""
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": "long " * 20_000}
+    output = {"output_type": "display_data", "metadata": {}, "data": data}
+    cell = {"cell_type": "code", "metadata": {}, "source": "show()", "outputs": [output]}
+    return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}).encode()
+
+
+def bomb_of_pixels() -> bytes:
+    """A PNG of 3.6 billion pixels."""
+    header, rows = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0), zlib.compress(bytes(10**7))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
+
+
+def sheet(content: bytes) -> bytes:
+    """A workbook with this sheet in place of its first."""
+    return zipped({**members_of(real_file("rates.xlsx")), "xl/worksheets/sheet1.xml": content})
+
+
 def linked() -> bytes:
     """An archive whose member is a symbolic link."""
     buffer = io.BytesIO()
@@ -106,18 +172,33 @@ def real_file(name: str) -> bytes:
 
 
 def hostile_files() -> list[HostileFile]:
-    good = pdf()
-    xlsx = zipped({"[Content_Types].xml": b"<Types/>", "xl/workbook.xml": b"<workbook/>"})
+    return [*_bombs(), *_ways_out(), *_broken()]
+
+
+def small_bomb() -> bytes:
+    return bomb({"note.txt": b"a"}, "note.txt", 110_000_000)
+
+
+def _bombs() -> list[HostileFile]:
     return [
-        # bombs
-        HostileFile("bomb.pdf", pdf(bomb_bytes=30_000_000), "either"),
-        HostileFile("bomb.docx", bomb(members_of(docx()), "word/document.xml"), "fails"),
+        HostileFile("bomb.pdf", lambda: pdf(bomb_bytes=30_000_000), "either"),
+        HostileFile("bomb.docx", lambda: bomb(members_of(docx()), "word/document.xml"), "fails"),
         HostileFile(
-            "bomb.xlsx", bomb(members_of(real_file("rates.xlsx")), "xl/worksheets/sheet1.xml"), "either"
+            "bomb.xlsx",
+            lambda: bomb(members_of(real_file("rates.xlsx")), "xl/worksheets/sheet1.xml"),
+            "either",
         ),
-        HostileFile("bomb.odt", bomb(members_of(real_file("policy.odt")), "content.xml"), "fails"),
-        HostileFile("bomb.zip", bomb({"note.txt": b"a"}, "note.txt"), "either"),
-        HostileFile("nested.zip", nested(4), "either"),
+        HostileFile("laughs.xlsx", sheet(f"{_LAUGHS}]><worksheet>&k;</worksheet>".encode()), "either"),
+        HostileFile("far.xlsx", sheet(_FAR), "either"),
+        HostileFile("bomb.odt", lambda: bomb(members_of(real_file("policy.odt")), "content.xml"), "fails"),
+        HostileFile("bomb.zip", small_bomb, "either"),
+        HostileFile("nested.zip", lambda: nested(4), "either"),
+        HostileFile("overlapping.zip", lambda: overlapping(3_000), "fails"),
+        HostileFile("bomb.eml", lambda: mailed("bomb.zip", small_bomb()), "succeeds"),
+        HostileFile("bomb.msg", lambda: mailed_by_outlook("bomb.zip", small_bomb()), "succeeds"),
+        HostileFile("bomb.ipynb", lambda: notebook(bomb_of_pixels()), "succeeds"),
+        HostileFile("bomb.png", bomb_of_pixels, "fails"),
+        HostileFile("bomb.html", lambda: gzip.compress(b"<html>" + b" " * 10**8), "fails"),
         HostileFile("chained.zip", chained(20), "succeeds"),
         HostileFile("laughs.xml", f"{_LAUGHS}]><z>&k;</z>".encode(), "either"),
         HostileFile("laughs.svg", f"{_LAUGHS}]><svg><text>&k;</text></svg>".encode(), "either"),
@@ -125,13 +206,18 @@ def hostile_files() -> list[HostileFile]:
         HostileFile("external.xml", f"{_EXTERNAL}]><z>Some text &k;</z>".encode(), "either"),
         HostileFile("external.svg", f"{_EXTERNAL}]><svg><text>&k;</text></svg>".encode(), "either"),
         HostileFile("external.docx", word(_EXTERNAL, "&k;"), "either"),
+        HostileFile("deep.eml", _deep_mail(2_500), "fails"),
         HostileFile("deep.json", b"[" * 50_000 + b"]" * 50_000, "either"),
         HostileFile("deep.xml", b"<a>" * 20_000 + b"</a>" * 20_000, "either"),
         HostileFile("deep.html", b"<html>" + b"<div>" * 30_000 + b"text", "either"),
         HostileFile("deep.md", b"> " * 40_000 + b"[" * 40_000, "either"),
-        HostileFile("pages.pdf", pdf([[]] * 10_000), "fails"),
-        HostileFile("line.txt", b"word " * 20_000_000, "fails"),
-        # ways out
+        HostileFile("pages.pdf", lambda: pdf([[]] * 10_000), "fails"),
+        HostileFile("line.txt", lambda: b"word " * 20_000_000, "fails"),
+    ]
+
+
+def _ways_out() -> list[HostileFile]:
+    return [
         HostileFile(
             "traversal.zip", zipped({"../../../etc/cron.d/x": b"a text", "/abs.txt": b"b"}), "either"
         ),
@@ -142,7 +228,13 @@ def hostile_files() -> list[HostileFile]:
         HostileFile(
             "formulas.csv", b'name,value\n=cmd|\' /C calc\'!A0,1\n"=HYPERLINK(""http://x"")",2\n', "succeeds"
         ),
-        # broken ones
+    ]
+
+
+def _broken() -> list[HostileFile]:
+    good = pdf()
+    xlsx = zipped({"[Content_Types].xml": b"<Types/>", "xl/workbook.xml": b"<workbook/>"})
+    return [
         HostileFile("invalid.txt", b"caf\xe9 \xff\xfe\xc3\x28", "succeeds"),
         HostileFile("program.pdf", b"\x7fELF" + bytes(5000), "fails"),
         HostileFile("page.pdf", b"<html><body>no pdf</body></html>", "either"),
@@ -159,6 +251,11 @@ def hostile_files() -> list[HostileFile]:
         HostileFile("../..\x1b[2J\r\n\u202eevil\u2066.md", b"A note of control.", "succeeds"),
         HostileFile("n" * 300 + ".md", b"A note with a long name.", "succeeds"),
     ]
+
+
+def _deep_mail(levels: int) -> bytes:
+    parts = (b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(levels))
+    return b"From: eve@evil.example\r\nMIME-Version: 1.0\r\n" + b"".join(parts)
 
 
 def _page() -> bytes:

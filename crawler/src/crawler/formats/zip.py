@@ -24,6 +24,8 @@ _EMPTY = b"PK\x05\x06"
 _LEFT_OUT = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 """Of others, the standard library unpacks each piece whole, however large it becomes."""
+_HEADER_BYTES = 30
+"""Of a member, at least (APPNOTE 4.3.7)."""
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
 """Flags of a member (APPNOTE 4.4.4)."""
@@ -61,7 +63,7 @@ class Zip(Format[ZipSettings]):
         """A list of the members, and those that can be read as attachments.
 
         Raises:
-            UnreadableDocument: It is broken, empty, or all of it is encrypted.
+            UnreadableDocument: It is broken, empty, or all of it is encrypted; or its members overlap.
         """
         try:
             archive = zipfile.ZipFile(io.BytesIO(source.content))
@@ -73,6 +75,10 @@ class Zip(Format[ZipSettings]):
             members = [member for member in archive.infolist() if _counts(member)]
             if not members:
                 raise UnreadableDocument("The archive is empty. Pack it again and upload that.")
+            if _overlap(archive.infolist()):
+                raise UnreadableDocument(
+                    "The archive is broken: its files lie in each other. Pack it again and upload that."
+                )
             unpacked = self._unpack(archive, members)
         if len(unpacked.encrypted) == len(members):
             raise UnreadableDocument(
@@ -117,6 +123,16 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> byte
             return stream.read(limit + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError):
         return None
+
+
+def _overlap(members: Sequence[zipfile.ZipInfo]) -> bool:
+    """Whether members share bytes: so a small archive unpacks to any size, and again for each member."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            return True
+        end = member.header_offset + _HEADER_BYTES + member.compress_size
+    return False
 
 
 def _counts(member: zipfile.ZipInfo) -> bool:

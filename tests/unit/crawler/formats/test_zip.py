@@ -11,6 +11,7 @@ import pytest
 from crawler.contracts import Converted, Source
 from crawler.errors import UnreadableDocument
 from crawler.formats.zip import Zip, ZipSettings
+from tests.support.hostile_files import overlapping
 from tests.unit.crawler.samples import SAMPLES, real
 
 
@@ -59,6 +60,11 @@ def test_links_are_named_and_left_out() -> None:
     converted = convert(output.getvalue())
     assert names(converted) == ["a.txt"]
     assert converted.warnings == ("Links, and so left out: secrets.txt.",)
+
+
+def test_members_that_lie_in_each_other_are_not_unpacked() -> None:
+    with pytest.raises(UnreadableDocument, match="lie in each other"):
+        convert(overlapping(3))
 
 
 def test_a_broken_member_does_not_take_the_others_along() -> None:

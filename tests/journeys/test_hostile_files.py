@@ -25,7 +25,7 @@ def test_hostile_files_cost_one_job_each_and_the_next_document_is_unharmed(runni
     alice = running.http("alice")
     made = alice.post("/v1/collections/new", json={"name": "hostile"})
     path = f"/v1/collections/{made.json()['id']}"
-    files = [file for file in hostile_files() if file.name not in COSTLY and file.content]
+    files = [file for file in hostile_files() if file.name not in COSTLY and file.made]
     added = alice.post(
         f"{path}/add", files=[("files", (file.name, file.content)) for file in files], timeout=120
     )

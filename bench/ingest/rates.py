@@ -17,7 +17,7 @@ from crawler.crawler import CrawlerConfig, Preparer
 from crawler.formats import choose
 from plugins.worker.crawlers import Crawlers
 
-DOCUMENTS, PAGES = 24, 10
+DOCUMENTS, PAGES = 60, 10
 """Of each kind of embedding."""
 CONCURRENCY = 2
 """Documents at once, in the worker as in each stage alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from sqlalchemy import ColumnElement, and_, false, or_
@@ -98,7 +99,7 @@ def job_view(row: DocumentRecord) -> JobView:
         chunks=_chunks(row),
         percent=percent,
         seconds_left=_seconds_left(row, percent),
-        waiting_until=row.not_before if _waits(row) else None,
+        waiting_until=math.ceil(row.not_before) if _waits(row) else None,
         attempts=row.attempts,
         last_error=_last_error(row),
         created_at=int(row.created_at),

@@ -50,7 +50,7 @@ class JobView(Shape):
     """0 to 100, of the whole work."""
     seconds_left: int | None
     """An estimate; null where none can be made."""
-    waiting_until: float | None
+    waiting_until: int | None
     """When it is tried again, in seconds since 1970 (UTC)."""
     attempts: int
     """Tries so far, the running one included; 0 again when it has ended."""

@@ -164,17 +164,17 @@ def _sha256(content: bytes) -> str:
 
 
 class Report:
-    """Progress into the row: at once for a new stage, else at most twice a second."""
+    """Progress into the row: a new stage and its total at once, else at most twice a second."""
 
     def __init__(self, queue: Queue, job: Job) -> None:
         self._queue = queue
         self._job = job
-        self._stage: Stage | None = None
+        self._last: tuple[Stage, int | None] | None = None
         self._written = 0.0
 
     async def __call__(self, stage: Stage, done: int, total: int | None) -> None:
         moment = time.monotonic()
-        if stage == "done" or (stage == self._stage and moment - self._written < PROGRESS_S):
+        if stage == "done" or ((stage, total) == self._last and moment - self._written < PROGRESS_S):
             return
-        self._stage, self._written = stage, moment
+        self._last, self._written = (stage, total), moment
         await self._queue.progress(self._job, stage, done, total)

@@ -25,7 +25,8 @@ class Hostile(Format[Settings]):
         return True
 
     def convert(self, source):
-        names = {"Attachment": Attachment, "Image": Image, "answer": "nothing", "more": {}}
+        names = {"Attachment": Attachment, "Image": Image, "report": source.report}
+        names |= {"answer": "nothing", "more": {}}
         try:
             exec(source.content, names)
         except OSError as error:
@@ -46,8 +47,8 @@ class Hostile(Format[Settings]):
 
 def hostile_format(folder: Path, monkeypatch: pytest.MonkeyPatch, before: str = "") -> Format[Settings]:
     """A format whose files are programs; what they leave as ``answer`` (the name of an OSError that they
-    raise) is the markdown, and ``more`` are further fields of what was converted. ``before`` is a statement
-    that the child executes first."""
+    raise) is the markdown, and ``more`` are further fields of what was converted; ``report`` tells pages that
+    are done. ``before`` is a statement that the child executes first."""
     folder.mkdir(exist_ok=True)
     (folder / "hostile_format.py").write_text(_MODULE)
     child = folder / "child"

@@ -32,6 +32,10 @@ class Page(Frozen):
     """Offset in characters into the markdown; a page ends where the next begins."""
 
 
+def _silent(_done: int, _total: int) -> None:
+    return
+
+
 class Source(Frozen):
     """What a format looks at: the bytes and what the uploader said about them."""
 
@@ -40,6 +44,8 @@ class Source(Frozen):
     media_type: str | None = None
     with_images: bool = False
     """Whether its pictures are wanted; without, a format does not look for them."""
+    report: Callable[[int, int], None] = Field(default=_silent, exclude=True, repr=False)
+    """Called with how many of how many pages are done, by formats that take long for some."""
 
     @property
     def suffix(self) -> str:

@@ -25,8 +25,9 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ByteSize, Field, ValidationError
 
@@ -68,6 +69,11 @@ class Limits(Settings):
     """Of these files and the pictures of one document, together."""
 
 
+Report = Callable[[int, int], Awaitable[None]]
+"""Called with how many of how many pages are done."""
+_Pages = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
 class _Request(Frozen):
     module: str
     name: str
@@ -97,14 +103,20 @@ class _ImageHead(Frozen):
 
 
 class _Answer(Frozen):
+    progress: tuple[_Pages, _Pages] | None = None
+    """Pages done, and all of them; another answer follows."""
     converted: Converted | None = None
     error: _Refusal | None = None
     attachments: tuple[_AttachmentHead, ...] = ()
     images: tuple[_ImageHead, ...] = ()
 
 
-async def convert(format_: Format[Any], source: Source, limits: Limits) -> Converted:
+async def convert(
+    format_: Format[Any], source: Source, limits: Limits, report: Report | None = None
+) -> Converted:
     """``format_.convert(source)``, in a child process that is gone when this returns, however it returns.
+
+    ``report`` is called where the format tells how far it is; ``source.report`` is not.
 
     Raises:
         UnreadableDocument: The file cannot be read, or its conversion exceeded the limits or crashed.
@@ -112,7 +124,7 @@ async def convert(format_: Format[Any], source: Source, limits: Limits) -> Conve
     """
     folder = await asyncio.to_thread(tempfile.mkdtemp, prefix=FOLDER_PREFIX)
     try:
-        return await _run_child(_request(format_, source, limits), limits, folder)
+        return await _run_child(_request(format_, source, limits), limits, folder, report)
     finally:
         await asyncio.shield(asyncio.to_thread(_remove, folder))
 
@@ -160,7 +172,7 @@ def _request(format_: Format[Any], source: Source, limits: Limits) -> bytes:
     return struct.pack(">I", len(header)) + header + source.content
 
 
-async def _run_child(request: bytes, limits: Limits, folder: str) -> Converted:
+async def _run_child(request: bytes, limits: Limits, folder: str, report: Report | None) -> Converted:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-I", "-m", "crawler.conversion"),
@@ -174,7 +186,7 @@ async def _run_child(request: bytes, limits: Limits, folder: str) -> Converted:
     writing = asyncio.create_task(_write(child, request))
     try:
         async with asyncio.timeout(limits.timeout_s):
-            converted = await _read(child, limits)
+            converted = await _read(child, limits, report)
             status = await child.wait()
     except TimeoutError as error:
         raise UnreadableDocument(
@@ -214,13 +226,12 @@ async def _write(child: asyncio.subprocess.Process, request: bytes) -> None:
         child.stdin.close()
 
 
-async def _read(child: asyncio.subprocess.Process, limits: Limits) -> Converted:
+async def _read(child: asyncio.subprocess.Process, limits: Limits, report: Report | None) -> Converted:
     stdout = child.stdout
     assert stdout is not None  # noqa: S101  for the type checker: it is a pipe
-    (size,) = struct.unpack(">I", await stdout.readexactly(4))
-    if size > _ANSWER_MAX_BYTES:
-        raise DocumentTooLarge
-    answer = await asyncio.to_thread(_read_answer, await stdout.readexactly(size), limits)
+    while (answer := await _next(stdout, limits)).progress is not None:
+        if report is not None:
+            await report(*answer.progress)
     if answer.error:
         raise _ERRORS.get(answer.error.code, UnreadableDocument)(answer.error.message)
     if answer.converted is None:
@@ -240,6 +251,13 @@ async def _read(child: asyncio.subprocess.Process, limits: Limits) -> Converted:
     return answer.converted.model_copy(
         update={"attachments": tuple(attachments), "images": tuple(images)},
     )
+
+
+async def _next(stdout: asyncio.StreamReader, limits: Limits) -> _Answer:
+    (size,) = struct.unpack(">I", await stdout.readexactly(4))
+    if size > _ANSWER_MAX_BYTES:
+        raise DocumentTooLarge
+    return await asyncio.to_thread(_read_answer, await stdout.readexactly(size), limits)
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -290,10 +308,18 @@ def main() -> None:
     plugin = getattr(importlib.import_module(request.module), request.name)
     format_ = plugin(settings_type(plugin).model_validate(request.settings))
     _sandbox.enter(Path.cwd(), {"crawler", request.module.partition(".")[0]})
-    answer, files = _answer(format_, request, sys.stdin.buffer.read())
-    content = json.dumps(answer).encode()
     with os.fdopen(output, "wb") as stream:
-        stream.write(struct.pack(">I", len(content)) + content)
+
+        def send(answer: dict[str, Any]) -> None:
+            content = json.dumps(answer).encode()
+            stream.write(struct.pack(">I", len(content)) + content)
+            stream.flush()
+
+        def report(done: int, total: int) -> None:
+            send({"progress": [done, total]})
+
+        answer, files = _answer(format_, request, sys.stdin.buffer.read(), report)
+        send(answer)
         for file in files:
             stream.write(file)
     # Thread pools of native libraries may hang in their destructors.
@@ -326,13 +352,16 @@ def _limit(limits: Limits) -> None:
             resource.setrlimit(kind, (value, value))
 
 
-def _answer(format_: Format[Any], request: _Request, content: bytes) -> tuple[dict[str, Any], list[bytes]]:
+def _answer(
+    format_: Format[Any], request: _Request, content: bytes, report: Callable[[int, int], None]
+) -> tuple[dict[str, Any], list[bytes]]:
     """The answer's JSON and the files that follow it."""
     source = Source(
         filename=request.filename,
         content=content,
         media_type=request.media_type,
         with_images=request.with_images,
+        report=report,
     )
     try:
         return _frames(format_.convert(source), request.limits)

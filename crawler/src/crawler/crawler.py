@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
@@ -241,7 +242,9 @@ class Preparer:
             media_type=document.media_type,
             with_images=descriptions is not None,
         )
-        converted = await conversion.convert(choose(self.formats, source), source, limits)
+        converted = await conversion.convert(
+            choose(self.formats, source), source, limits, partial(report, "convert")
+        )
         converted = await describe(converted, descriptions, self.services.complete)
         document = document.model_copy(
             update={

@@ -61,6 +61,23 @@ answer = f"{values[0]} {pathlib.Path('note2').read_text()} {os.listdir()}"
     assert await answer(hostile, program) == "42 kept ['note2']"
 
 
+async def test_it_tells_how_many_pages_are_done(hostile: Hostile) -> None:
+    told: list[tuple[int, int]] = []
+
+    async def hear(done: int, total: int) -> None:
+        told.append((done, total))
+
+    source = Source(filename="program", content=b"report(0, 3); report(2, 3); answer = 'read'")
+    assert (await convert(hostile, source, Limits(timeout_s=30), hear)).markdown == "read"
+    assert told == [(0, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("pages", ["-1, 3", "0, 10 ** 30", "'one', 3", "None, None"])
+async def test_what_it_tells_must_be_pages(hostile: Hostile, pages: str) -> None:
+    with pytest.raises(UnreadableDocument):
+        await run(hostile, f"report({pages})")
+
+
 async def test_it_loads_what_converters_need(hostile: Hostile) -> None:
     program = """
 import asyncio, ctypes, email, sqlite3, ssl, zoneinfo

@@ -30,7 +30,9 @@ class Conversions:
     def __init__(self) -> None:
         self.converted: list[str] = []
 
-    async def __call__(self, _format: Format[Any], source: Source, _limits: Limits) -> Converted:
+    async def __call__(
+        self, _format: Format[Any], source: Source, _limits: Limits, _report: conversion.Report
+    ) -> Converted:
         content = source.content.decode()
         text, *inside = json.loads(content) if content.startswith("[") else [content]
         self.converted.append(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ _MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 _TAGS = {"title": b"Title", "author": b"Author", "subject": b"Subject", "keywords": b"Keywords"}
 """Of the document information dictionary (PDF 1.7, 14.3.3)."""
 _BATCH = 8
-"""Pages that are drawn at once, some megabytes each."""
+"""Pages that are recognised at once; drawn, each takes some megabytes."""
 
 
 @dataclass
@@ -57,7 +57,9 @@ class Pdf(Format[_ocr.OcrSettings]):
         from liteparse import ParseError
 
         try:
-            read = _by_liteparse(source)
+            count, information = _information(source.content)
+            source.report(0, count)
+            read = _by_liteparse(source, information)
         except ParseError as error:
             if "password" in str(error).lower():
                 raise UnreadableDocument(
@@ -65,13 +67,13 @@ class Pdf(Format[_ocr.OcrSettings]):
                 ) from error
             read = _by_xberg(source.content)
         else:
-            _recognise(source.content, read, self.settings)
+            _recognise(source, read, self.settings)
         if not any(read.texts) and not read.images:
             raise UnreadableDocument(_why_empty(read, self.settings))
         return _joined(read, self.settings)
 
 
-def _by_liteparse(source: Source) -> _Read:
+def _by_liteparse(source: Source, information: Mapping[str, str]) -> _Read:
     from liteparse import LiteParse
 
     # Text recognition is on by default and would download its model.
@@ -103,7 +105,7 @@ def _by_liteparse(source: Source) -> _Read:
     )
     return _Read(
         texts=texts,
-        metadata=_information(source.content) | _dates(result.doc_meta),
+        metadata={**information, **_dates(result.doc_meta)},
         drawn=tuple(drawn),
         images=tuple(sorted(images, key=lambda image: image[:2])),
     )
@@ -138,18 +140,21 @@ def _by_xberg(content: bytes) -> _Read:
     return _Read(texts=texts or [document.content.strip()], metadata=_xberg.properties(document))
 
 
-def _recognise(content: bytes, read: _Read, settings: _ocr.OcrSettings) -> None:
+def _recognise(source: Source, read: _Read, settings: _ocr.OcrSettings) -> None:
     """Put what is recognised into ``read``: of the pages that show something but have no text, or of all."""
     if settings.ocr == "off" or not (read.drawn or settings.ocr == "force"):
         return
     read.lacking = _ocr.missing(settings)
     if settings.ocr == "force":
-        found = _from_pictures(content, len(read.texts), settings)
+        waiting, found = len(read.texts), _from_pictures(source.content, len(read.texts), settings)
     elif read.lacking:
         return
     else:
-        found = _from_pages(content, read.drawn, settings)
+        waiting, found = len(read.drawn), _from_pages(source.content, read.drawn, settings)
+    source.report(len(read.texts) - waiting, len(read.texts))
     for number, text in found:
+        waiting -= 1
+        source.report(len(read.texts) - waiting, len(read.texts))
         if text:
             read.texts[number - 1] = text
             read.recognised.append(number)
@@ -160,12 +165,14 @@ def _from_pages(
 ) -> Iterator[tuple[int, str]]:
     from liteparse import ParseError
 
-    try:
-        pages = _ocr.recognise(content, settings, pages=",".join(map(str, numbers)))
-    except ParseError:  # the other pages have been read
-        return
-    for page in pages:
-        yield page.page_num, _ocr.text_of(page)
+    for first in range(0, len(numbers), _BATCH):
+        batch = ",".join(map(str, numbers[first : first + _BATCH]))
+        try:
+            pages = _ocr.recognise(content, settings, pages=batch)
+        except ParseError:  # the other pages have been read
+            continue
+        for page in pages:
+            yield page.page_num, _ocr.text_of(page)
 
 
 def _from_pictures(content: bytes, count: int, settings: _ocr.OcrSettings) -> Iterator[tuple[int, str]]:
@@ -243,27 +250,30 @@ def _dates(found: Any) -> dict[str, Any]:
     return dates
 
 
-def _information(content: bytes) -> dict[str, Any]:
-    """Title, author, subject and keywords of the document information dictionary.
+def _information(content: bytes) -> tuple[int, dict[str, str]]:
+    """The number of pages; title, author, subject and keywords of the document information dictionary.
 
-    liteparse does not tell them, but the PDFium that it brings does (``FPDF_GetMetaText``).
+    liteparse does not tell the one beforehand and the others at all, but the PDFium that it brings does
+    (``FPDF_GetPageCount``, ``FPDF_GetMetaText``). Of what it cannot open: 0 and nothing.
     """
     import liteparse
 
     libraries: Iterable[Path] = Path(liteparse.__file__).parent.glob("*pdfium.*")
     library = next(iter(libraries), None)
     if library is None:
-        return {}
+        return 0, {}
     pdfium = ctypes.CDLL(str(library))
     pdfium.FPDF_InitLibrary()
     pdfium.FPDF_LoadMemDocument64.restype = ctypes.c_void_p
     pdfium.FPDF_LoadMemDocument64.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]
     pdfium.FPDF_GetMetaText.restype = ctypes.c_ulong
     pdfium.FPDF_GetMetaText.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_ulong]
+    pdfium.FPDF_GetPageCount.argtypes = [ctypes.c_void_p]
     pdfium.FPDF_CloseDocument.argtypes = [ctypes.c_void_p]
     document = pdfium.FPDF_LoadMemDocument64(content, len(content), None)
     if not document:
-        return {}
+        return 0, {}
+    count = max(0, pdfium.FPDF_GetPageCount(document))
     found = {}
     for key, tag in _TAGS.items():
         buffer = ctypes.create_string_buffer(2048)
@@ -271,4 +281,4 @@ def _information(content: bytes) -> dict[str, Any]:
         if 2 < size <= len(buffer):
             found[key] = buffer.raw[: size - 2].decode("utf-16-le", errors="replace").strip()
     pdfium.FPDF_CloseDocument(document)
-    return {key: value for key, value in found.items() if value}
+    return count, {key: value for key, value in found.items() if value}

@@ -92,6 +92,20 @@ def test_the_text_of_scanned_pages_is_recognised_on_its_page() -> None:
     assert converted.warnings == ("The text of pages 1, 2, 3 was recognised (OCR) and may have mistakes.",)
 
 
+def test_the_pages_are_counted_before_they_are_read_and_while_they_are_recognised() -> None:
+    need_tesseract()
+    told: list[tuple[int, int]] = []
+    scan = source(real("scan.pdf")).model_copy(update={"report": lambda *pages: told.append(pages)})
+    Pdf(OcrSettings()).convert(scan)
+    assert told == [(0, 3), (0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_the_pages_of_a_written_pdf_are_counted_before_they_are_read() -> None:
+    told: list[tuple[int, int]] = []
+    Pdf(OcrSettings()).convert(source(pdf()).model_copy(update={"report": lambda *pages: told.append(pages)}))
+    assert told == [(0, 2)]
+
+
 def test_recognition_leaves_pages_with_text_alone_unless_it_is_forced() -> None:
     need_tesseract()
     written = source(pdf())

@@ -254,19 +254,16 @@ async def receive_form(
     if not 1 <= len(boundary) <= 200:
         raise InvalidRequest("The multipart form has no boundary in its Content-Type.")
     most_bytes = limits.max_files * (limits.max_upload_bytes + _PART_OVERHEAD_BYTES) + _FIELDS_BYTES
-    too_large = TooLarge(
-        f"At most {limits.max_files} files of {limits.max_upload_bytes} bytes each in one request.",
-        param=names.files,
-    )
+    too_large = f"At most {limits.max_files} files of {limits.max_upload_bytes} bytes each in one request."
     if _content_length(request) > most_bytes:
-        raise too_large
+        raise TooLarge(too_large, param=names.files)
     reader = FormReader(boundary, spool_dir, limits, names)
     received = 0
     try:
         async for data in chunks(request):
             received += len(data)
             if received > most_bytes:
-                raise too_large
+                raise TooLarge(too_large, param=names.files)
             await reader.feed(data)
         form = await reader.finish()
         await asyncio.to_thread(_check, form, check_format, names.files)

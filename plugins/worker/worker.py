@@ -103,8 +103,8 @@ class Worker:
                 # Another worker cleared the document away while we may still have written.
                 await self._store.remove(job.collection.store_name, job.document.id)
         for task in (work, keeper):
-            if task.done() and not task.cancelled() and (error := task.exception()):
-                raise error
+            if task.done() and not task.cancelled():
+                task.result()
 
     async def _keep(self, job: Job) -> None:
         """Extend the lease; ends when it is lost."""

@@ -60,10 +60,14 @@ def _pixels(content: bytes, kind: str | None) -> tuple[int, int] | None:
     return abs(width), abs(height)
 
 
+_MAX_SEGMENTS = 10_000
+"""A picture with more before its frame, or more fill, is none that a camera or a program made."""
+
+
 def _jpeg(content: bytes) -> tuple[int, int] | None:
     """From the frame header (ITU-T T.81, B.2.2), found by walking over the segments before it."""
     position = 2
-    while position + 9 <= len(content):
+    for _ in range(_MAX_SEGMENTS):
         if content[position] != 0xFF:
             return None
         marker = content[position + 1]

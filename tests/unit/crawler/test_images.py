@@ -43,6 +43,7 @@ def test_kind_and_size_are_told_by_the_first_bytes(content: bytes, kind: str, si
         b"II*\0\xff\xff\xff\xff",
         b"\x89PNG\r\n\x1a\n",
         b"RIFF____WEBPVP8 ",
+        b"\xff\xd8" + b"\xff" * 20_000 + b"\xc0\0\x11\x08\0\x02\0\x10",
     ],
 )
 def test_damaged_beginnings_have_no_size(content: bytes) -> None:

@@ -6,6 +6,8 @@ TESTS ?= tests
 KEYCLOAK_PORT ?= 8080
 BIN := $(VENV)/bin
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
+# Else each of the many processes of a test run compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo keycloak test test-live test-crash lint format bench bench-ingest check doctor clean lock

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -173,10 +171,7 @@ class Previewer:
 
     async def _run(self, line: bytes) -> bytes:
         child = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            process_group=0,
+            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         try:
             return await _exchange(child, line)
@@ -199,13 +194,13 @@ async def _exchange(child: asyncio.subprocess.Process, line: bytes) -> bytes:
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
-    """The child is gone when this returns, with all that it started."""
+    """The child is gone when this returns; a conversion that it started ends with it."""
     assert child.stdin is not None  # noqa: S101  for the type checker: it is a pipe
     child.stdin.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(child.wait(), END_S)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+        child.kill()
     await child.wait()
 
 

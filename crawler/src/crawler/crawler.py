@@ -302,8 +302,8 @@ def _too_many_chunks(limit: int) -> DocumentTooLarge:
 
 
 class Slots:
-    """How many documents are at once in each half of their way: converted and cut, or embedded
-    and stored. More are in work, so that neither half waits for the other."""
+    """How many documents are at once prepared, and how many embedded. More are in work, so that neither waits
+    for the other, nor for the store."""
 
     def __init__(self, each: int) -> None:
         self.prepare, self.embed = asyncio.Semaphore(each), asyncio.Semaphore(each)
@@ -342,8 +342,7 @@ class Crawler(Preparer):
         report = progress or _silent
         async with self.slots.prepare:
             document = await self.prepare(document, report, keep)
-        async with self.slots.embed:
-            await self._embed_and_store(document, report)
+        await self._embed_and_store(document, report)
         await report("done", len(document.chunks), len(document.chunks))
         return document
 
@@ -365,7 +364,8 @@ class Crawler(Preparer):
         size = self.config.embedding_batch_size
         for start in range(part.start, part.stop, size):
             batch = chunks[start : min(start + size, part.stop)]
-            vectors = await self.embedder.embed([chunk.indexed_text(title) for chunk in batch])
+            async with self.slots.embed:
+                vectors = await self.embedder.embed([chunk.indexed_text(title) for chunk in batch])
             if len(vectors) != len(batch):
                 raise EmbeddingFailed
             embedded += [

@@ -145,6 +145,7 @@ class Queue:
         await self._change(
             job,
             revision=row.live_revision,
+            live_as=None,
             size=size,
             status="completed",
             stage="done",
@@ -197,9 +198,11 @@ class Queue:
             "pending": row.stale,
             "attempts": 0,
             "built_in": None,
+            "live_as": None,
         }
         async with self.database.write() as connection:
-            place = (await connection.execute(its.with_for_update())).scalar_one_or_none()
+            # With a key that may be shared: uploads, which hold documents, refer to the collection.
+            place = (await connection.execute(its.with_for_update(key_share=True))).scalar_one_or_none()
             if place != job.collection.store_name:
                 raise LeaseLost
             await self.hold(connection, job, **values, **FREE)
@@ -290,7 +293,8 @@ class Queue:
     async def revisions(self, collection_id: str, document_id: str | None = None) -> dict[str, set[str]]:
         """The revisions whose originals are needed, by document: of one document or of all.
 
-        Ask after looking what is there: what comes later is not among either.
+        Ask after looking what is there: what comes later is among neither. What is on its way is looked for
+        before the rows that it becomes.
         """
         table = tables.documents
         query = select(table.c.id, table.c.revision, table.c.live_revision).where(
@@ -299,11 +303,12 @@ class Queue:
         if document_id is not None:
             query = query.where(table.c.id == document_id)
         async with self.database.read() as connection:
+            coming = await arriving(connection, collection_id, document_id)
             needed = {
                 row.id: {row.revision, row.live_revision} - {None} for row in await connection.execute(query)
             }
-            for name, revision in await arriving(connection, collection_id, document_id):
-                needed.setdefault(name, set()).add(revision)
+        for name, revision in coming:
+            needed.setdefault(name, set()).add(revision)
         return needed
 
     async def dropped(self) -> Sequence[CollectionRecord]:

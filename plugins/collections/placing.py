@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import case, insert, literal, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -62,7 +62,9 @@ async def place(
         Forbidden: It brings another audience, which the principal may not change.
     """
     await add_audience(connection, collection.id, new.acl)
-    existing = await find(connection, collection.id, new.document_id) if new.upload.document_id else None
+    existing = None
+    if new.upload.document_id:
+        existing = await find(connection, collection.id, new.document_id, lock=True)
     if existing is None:
         same = None if new.upload.document_id else await _same(connection, principal, rights, collection, new)
         if same is not None:
@@ -80,7 +82,7 @@ async def place(
     if _equal(existing, new):
         return await _with_all_files(connection, principal, existing)
     values = _brought(principal, new) | await _still_there(connection, existing, new)
-    row = await revise(connection, existing, **values, priority=priority)
+    row = await revise(connection, existing, replaced=True, **values, priority=priority)
     return Placed(row, (row.id,), superseded(existing, row))
 
 
@@ -143,42 +145,63 @@ def _brought(principal: Principal, new: CheckedUpload) -> dict[str, Any]:
     }
 
 
-async def revise(connection: AsyncConnection, existing: DocumentRecord, **values: Any) -> DocumentRecord:
+async def revise(
+    connection: AsyncConnection, existing: DocumentRecord, *, replaced: bool = False, **values: Any
+) -> DocumentRecord:
     """Give the document a new revision, to be ingested; the live one stays until that is complete.
 
     Whoever works on the old revision notices and leaves it. What was in the document has its audience at
-    once, and is replaced when the new revision is there.
+    once, and is replaced when the new revision is there; where other content comes (``replaced``), until then
+    only those read it whom both audiences admit.
+
+    Raises:
+        Conflict: Somebody else gave it another revision meanwhile, or deleted it.
     """
-    fresh = replace(
-        existing,
-        **{**fresh_job(now()), **values},
-        stale=True,
-    )
+    current = await find(connection, existing.collection_id, existing.id, lock=True)
+    if current is None or current.deleting or current.revision != existing.revision:
+        raise Conflict("Somebody else changed this document at the same time; try again.")
+    fresh = replace(current, **{**fresh_job(now()), **values}, stale=True)
+    if current.live_revision == current.revision:
+        fresh = replace(fresh, live_as={name: getattr(current, name) for name in LIVE_AS})
     table = tables.documents
     changed = {
         key: value
         for key, value in asdict(fresh).items()
         if key not in ("collection_id", "id", "worker", "lease_until", "live_revision")
     }
-    # asked of the row as it is now: this revision may have become live after it was read
-    names = {name: getattr(existing, name) for name in LIVE_AS}
-    live = table.c.live_revision == existing.revision
-    changed["live_as"] = case((live, literal(names, table.c.live_as.type)), else_=table.c.live_as)
-    result = await connection.execute(
-        update(table)
-        .where(table.c.collection_id == existing.collection_id, table.c.id == existing.id)
-        .where(table.c.revision == existing.revision, table.c.deleting.is_(False))
-        .values(**changed)
-        .returning(table.c.live_revision, table.c.live_as)
-    )
-    locked = result.one_or_none()
-    if locked is None:
-        raise Conflict("Somebody else changed this document at the same time; try again.")
-    fresh = replace(fresh, live_revision=locked.live_revision, live_as=locked.live_as)
-    if fresh.acl_key != existing.acl_key:
-        audience = {"acl": fresh.acl, "acl_key": fresh.acl_key}
-        await change_family(connection, existing.collection_id, existing.id, **audience)
+    its = (table.c.collection_id == current.collection_id, table.c.id == current.id)
+    await connection.execute(update(table).where(*its).values(**changed))
+    if fresh.acl_key != current.acl_key:
+        await _change_audience_inside(connection, fresh, only_narrow=replaced)
     return fresh
+
+
+async def _change_audience_inside(
+    connection: AsyncConnection, outer: DocumentRecord, *, only_narrow: bool
+) -> None:
+    if not only_narrow:
+        audience = {"acl": outer.acl, "acl_key": outer.acl_key}
+        await change_family(connection, outer.collection_id, outer.id, **audience)
+        return
+    table = tables.documents
+    for document_id in await family(connection, outer.collection_id, outer.id):
+        row = await find(connection, outer.collection_id, document_id, lock=True)
+        if row is None or row.id == outer.id:
+            continue
+        acl = _both(row.acl, outer.acl)
+        await add_audience(connection, row.collection_id, acl)
+        its = (table.c.collection_id == row.collection_id, table.c.id == row.id)
+        audience = {"acl": acl, "acl_key": audience_key(acl)}
+        await connection.execute(update(table).where(*its).values(**audience))
+
+
+def _both(one: list[str] | None, other: list[str] | None) -> list[str] | None:
+    """The audience of those whom both admit by the same subject; None and `*` admit everyone."""
+    if one is None or "*" in one:
+        return one if other is None else other
+    if other is None or "*" in other:
+        return one
+    return [subject for subject in one if subject in other]
 
 
 def superseded(before: DocumentRecord, after: DocumentRecord) -> str | None:
@@ -186,13 +209,15 @@ def superseded(before: DocumentRecord, after: DocumentRecord) -> str | None:
     return before.revision if before.revision not in (after.revision, after.live_revision) else None
 
 
-async def find(connection: AsyncConnection, collection_id: str, document_id: str) -> DocumentRecord | None:
-    """The document's row, also of one that is being deleted."""
+async def find(
+    connection: AsyncConnection, collection_id: str, document_id: str, *, lock: bool = False
+) -> DocumentRecord | None:
+    """The document's row, also of one that is being deleted; with ``lock`` it stays so."""
     if not DOCUMENT_ID.fullmatch(document_id):
         return None
     table = tables.documents
     query = select(*DOCUMENT_COLUMNS).where(table.c.collection_id == collection_id, table.c.id == document_id)
-    row = (await connection.execute(query)).one_or_none()
+    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
     return document_record(row) if row is not None else None
 
 

@@ -169,12 +169,13 @@ class Report:
     def __init__(self, queue: Queue, job: Job) -> None:
         self._queue = queue
         self._job = job
-        self._last: tuple[Stage, int | None] | None = None
+        self._last: tuple[Stage, bool] | None = None
         self._written = 0.0
 
     async def __call__(self, stage: Stage, done: int, total: int | None) -> None:
         moment = time.monotonic()
-        if stage == "done" or ((stage, total) == self._last and moment - self._written < PROGRESS_S):
+        at = (stage, total is not None)
+        if stage == "done" or (at == self._last and moment - self._written < PROGRESS_S):
             return
-        self._last, self._written = (stage, total), moment
+        self._last, self._written = at, moment
         await self._queue.progress(self._job, stage, done, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -17,4 +18,5 @@ def yield_to_chats(*, beside_proxy: bool) -> None:
     os.nice(NICENESS)
     if beside_proxy and sys.platform == "linux":
         processors = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, processors[1:] or processors)
+        with contextlib.suppress(OSError):  # forbidden here, or they changed in this moment
+            os.sched_setaffinity(0, processors[1:] or processors)

@@ -16,10 +16,12 @@ Sources: ``seccomp(2)``, ``landlock(7)``, ``capabilities(7)``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
+import signal
 import site
 import struct
 import sys
@@ -77,6 +79,18 @@ def available() -> Confinement:
     seccomp = _call("seccomp", 2, 0, ctypes.byref(action))  # SECCOMP_GET_ACTION_AVAIL
     version = _call("landlock_create_ruleset", None, 0, 1)  # LANDLOCK_CREATE_RULESET_VERSION
     return Confinement(seccomp=seccomp == 0, landlock=max(version, 0))
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process with its parent (Linux); elsewhere the CPU limit ends it."""
+    if sys.platform != "linux":
+        return
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call
+        os._exit(1)
+    # When memory runs out, the kernel should take this process, not the service.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def enter(folder: Path, packages: Iterable[str]) -> None:

@@ -45,8 +45,8 @@ FOLDER_PREFIX = "crawler-"
 ABANDONED_S = 3600.0
 
 _ANSWER_MAX_BYTES = 128 * 2**20
+_PROGRESS_MAX_BYTES = 256
 _END_S = 10.0
-_PR_SET_PDEATHSIG = 1
 _ERRORS = {error.code: error for error in (UnreadableDocument, DocumentTooLarge, UnsupportedFormat)}
 _FAILED = (
     "The document could not be converted: it exceeded this server's limits of memory or time, or crashed the "
@@ -185,10 +185,12 @@ async def _run_child(request: bytes, limits: Limits, folder: str, report: Report
     )
     writing = asyncio.create_task(_write(child, request))
     try:
-        async with asyncio.timeout(limits.timeout_s):
+        async with asyncio.timeout(limits.timeout_s) as time_limit:
             converted = await _read(child, limits, report)
             status = await child.wait()
     except TimeoutError as error:
+        if not time_limit.expired():  # of the report
+            raise
         raise UnreadableDocument(
             f"The conversion took longer than {limits.timeout_s:g} s. "
             "Split the document and upload the parts."
@@ -257,7 +259,10 @@ async def _next(stdout: asyncio.StreamReader, limits: Limits) -> _Answer:
     (size,) = struct.unpack(">I", await stdout.readexactly(4))
     if size > _ANSWER_MAX_BYTES:
         raise DocumentTooLarge
-    return await asyncio.to_thread(_read_answer, await stdout.readexactly(size), limits)
+    answer = await asyncio.to_thread(_read_answer, await stdout.readexactly(size), limits)
+    if answer.progress is not None and size > _PROGRESS_MAX_BYTES:
+        raise UnreadableDocument(_FAILED)
+    return answer
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -303,7 +308,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     (size,) = struct.unpack(">I", sys.stdin.buffer.read(4))
     request = _Request.model_validate_json(sys.stdin.buffer.read(size))
-    _die_with(request.parent)
+    _sandbox.die_with(request.parent)
     _limit(request.limits)
     plugin = getattr(importlib.import_module(request.module), request.name)
     format_ = plugin(settings_type(plugin).model_validate(request.settings))
@@ -324,20 +329,6 @@ def main() -> None:
             stream.write(file)
     # Thread pools of native libraries may hang in their destructors.
     os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process with its parent (Linux); elsewhere the CPU limit ends it."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
-        os._exit(1)
-    # When memory runs out, the kernel should take this process, not the service.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _limit(limits: Limits) -> None:

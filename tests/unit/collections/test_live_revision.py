@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+from sqlalchemy import update
+
+from crawler.contracts import audience_key
+from plugins.collections import tables
+from plugins.collections.expiry import change_family
 from plugins.collections.placing import revise
 from plugins.collections.records import document_record, live_as
 from plugins.core.identity import Principal
@@ -78,3 +84,49 @@ async def test_a_collection_that_is_built_anew_shows_the_searchable_version_to_n
     assert await world.found(BOB, "words", "handbook") == []
     filters = {"type": "eq", "key": "year", "value": 2001}
     assert await world.found(world.alice, "words", "handbook", filters=filters) == ["old words"]
+
+
+async def test_what_is_changed_keeps_the_audience_that_was_narrowed_meanwhile(world: World) -> None:
+    """The change was begun with what the row said before."""
+    await world.collection()
+    before = document_record(await world.row(await world.add("handbook", "the words", document_id="doc-1")))
+    await world.work()
+    narrow = ["user:kc/alice"]
+    async with world.database.write() as connection:
+        await change_family(
+            connection, before.collection_id, "doc-1", acl=narrow, acl_key=audience_key(narrow)
+        )
+    async with world.database.write() as connection:
+        fresh = await revise(connection, before, revision="0" * 32, attributes={"year": 2001})
+    assert (fresh.acl, live_as(fresh)["acl"]) == (narrow, narrow)
+    row = document_record(await world.row(await world.documents.get(world.alice, "handbook", "doc-1")))
+    assert (row.acl, row.acl_key, row.attributes) == (narrow, audience_key(narrow), {"year": 2001})
+
+
+@pytest.mark.parametrize(
+    ("before", "brought", "meanwhile"),
+    [
+        (["user:kc/alice"], ["*"], ["user:kc/alice"]),
+        (["*"], ["user:kc/alice"], ["user:kc/alice"]),
+        (["user:kc/alice"], ["user:kc/bob"], []),
+        (["user:kc/alice", "user:kc/bob"], ["user:kc/bob", "user:kc/carol"], ["user:kc/bob"]),
+        (None, ["user:kc/alice"], ["user:kc/alice"]),
+    ],
+)
+async def test_until_it_is_replaced_what_was_in_the_old_version_is_for_those_whom_both_admit(
+    world: World, before: list[str] | None, brought: list[str], meanwhile: list[str] | None
+) -> None:
+    await world.collection(query=["*"])
+    outer = document_record(
+        await world.row(await world.add("handbook", "mail", document_id="doc-1", acl=before))
+    )
+    inner = await world.add("handbook", "attachment", document_id="doc-2", acl=before)
+    async with world.database.write() as connection:
+        its = tables.documents.c.id == "doc-2"
+        await connection.execute(update(tables.documents).where(its).values(parent_id="doc-1", depth=1))
+    await world.work()
+    for _ in range(2):  # the second time the mail has that audience already
+        await world.add("handbook", " ", document_id=outer.id, acl=brought)
+        await world.work()
+        assert (await world.documents.get(world.alice, "handbook", "doc-1")).status == "failed"
+        assert (await world.row(inner)).acl == meanwhile

@@ -6,7 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from plugins.collections import jobs, tables
+from plugins.collections.arrivals import announce, arrived, arriving
 from plugins.core.document_shapes import DocumentPatch
 from tests.support.collections import World
 
@@ -85,3 +88,24 @@ async def test_changed_attributes_keep_the_file_when_the_worker_clears_up_meanwh
     between(world, monkeypatch, "copy", world.work)
     await world.documents.change(world.alice, "handbook", ID, DocumentPatch(metadata={"kind": "memo"}))
     await holds(world, "the words")
+
+
+async def test_an_upload_that_arrives_while_the_needed_files_are_looked_up_is_among_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.collection()
+    document = await world.add("handbook", "the old words", document_id=ID)
+    looked, revision, table = arriving, "0" * 32, tables.documents
+    async with world.database.write() as connection:
+        await announce(connection, document.collection_id, [(ID, revision)])
+
+    async def then_it_arrives(*args: Any) -> Any:
+        monkeypatch.setattr(jobs, "arriving", looked)
+        found = await looked(*args)
+        async with world.database.write() as connection:
+            await arrived(connection, [revision])
+            await connection.execute(update(table).where(table.c.id == ID).values(revision=revision))
+        return found
+
+    monkeypatch.setattr(jobs, "arriving", then_it_arrives)
+    assert revision in (await world.queue.revisions(document.collection_id, ID))[ID]

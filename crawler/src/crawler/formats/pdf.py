@@ -58,7 +58,7 @@ class Pdf(Format[_ocr.OcrSettings]):
 
         try:
             count, information = _information(source.content)
-            source.report(0, count)
+            source.report(0, min(count, _ocr.MAX_PAGES))
             read = _by_liteparse(source, information)
         except ParseError as error:
             if "password" in str(error).lower():

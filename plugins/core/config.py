@@ -191,7 +191,7 @@ class WorkerConfig(Settings):
     max_attempts: int = Field(default=5, ge=1)
     """Tries of a job before it ends as failed."""
     concurrency: int = Field(default=2, ge=1)
-    """Documents that are converted at once, and while they are, as many others that are embedded."""
+    """Documents that are converted at once, and as many that are embedded; twice as many are in work."""
     priorities: list[Priority] = []
     """Whose documents go first."""
 

@@ -74,7 +74,7 @@ async def serve(config: Config, *, child: bool) -> None:
         store,
         Ingest(queue, originals, store, crawlers, Quotas(config), max_bytes=config.limits.max_upload_bytes),
         Tidy(queue, originals, store),
-        concurrency=2 * config.worker.concurrency,  # one half is prepared, the other embedded
+        concurrency=2 * config.worker.concurrency,  # some are prepared while others are embedded
     )
     reindexer = Reindexer(queue, originals, store, crawlers)
     try:

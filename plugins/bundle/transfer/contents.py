@@ -11,7 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from crawler.contracts import audience_key
 from plugins.bundle.transfer.files import COLLECTION, DOCUMENTS, Digest, Reader, TransferError, damaged
-from plugins.collections.records import DOCUMENT_ID, EVERYONE_KEY, CollectionRecord, DocumentRecord
+from plugins.collections.records import (
+    DOCUMENT_ID,
+    EVERYONE_KEY,
+    LIVE_AS,
+    CollectionRecord,
+    DocumentRecord,
+    live_as,
+)
 from plugins.core.identity import RIGHTS, Right
 
 _COLLECTION = TypeAdapter(CollectionRecord)
@@ -95,7 +102,7 @@ def _check_documents(
     live, revisions = {}, {}
     for row in documents(reader, collection.id):
         ids = (row.id, row.revision, row.live_revision or row.revision)
-        fits = all(map(DOCUMENT_ID.fullmatch, ids)) and row.acl_key == audience_key(row.acl)
+        fits = all(map(DOCUMENT_ID.fullmatch, ids)) and _has_audiences(row)
         if not fits or row.acl_key not in audiences or row.id in revisions:
             raise damaged(DOCUMENTS)
         revisions[row.id] = set(ids[1:])
@@ -109,6 +116,14 @@ def _check_documents(
     if (len(revisions), files) != (reader.manifest.documents, reader.manifest.files):
         raise damaged(DOCUMENTS)
     return live
+
+
+def _has_audiences(row: DocumentRecord) -> bool:
+    """Whether the keys are those of the audiences, also of the live revision where that has its own."""
+    if set(row.live_as or LIVE_AS) != set(LIVE_AS):
+        return False
+    live = live_as(row)
+    return row.acl_key == audience_key(row.acl) and live["acl_key"] == audience_key(live["acl"])
 
 
 def _check_passages(reader: Reader, live: Mapping[str, tuple[str, int]], audiences: set[str]) -> None:

@@ -61,7 +61,10 @@ class Folder(Originals[FolderSettings]):
             return False
         except OSError:  # a file system without hard links
             part = self.spool_dir / f"copy-{target.name}"
-            shutil.copyfile(source, part)
+            try:
+                shutil.copyfile(source, part)
+            except FileNotFoundError:
+                return False
             self._put(target, part)
         self._sync(target)
         return True

@@ -86,7 +86,7 @@ class MiniLM:
         return vectors
 
     def close(self) -> None:
-        """End the thread; the running slice is finished first."""
+        """End the threads; running slices are finished first."""
         self._executor.shutdown(cancel_futures=True)
 
     def _embed(self, texts: Sequence[str], truncate: bool, first: int) -> list[list[float]]:

@@ -292,6 +292,7 @@ def change_lines(path: Path, **fields: Any) -> None:
         ("documents.jsonl", {"id": "../../etc"}),
         ("documents.jsonl", {"chunks": 1}),
         ("documents.jsonl", {"colour": "red"}),
+        ("documents.jsonl", {"live_as": {"id": "another"}}),
         ("passages-00000.jsonl", {"acl_key": "of nobody"}),
         ("passages-00000.jsonl", {"revision": "r1"}),
     ],

@@ -183,16 +183,16 @@ async def _change_audience_inside(
         audience = {"acl": outer.acl, "acl_key": outer.acl_key}
         await change_family(connection, outer.collection_id, outer.id, **audience)
         return
-    table = tables.documents
-    for document_id in await family(connection, outer.collection_id, outer.id):
-        row = await find(connection, outer.collection_id, document_id, lock=True)
-        if row is None or row.id == outer.id:
-            continue
-        acl = _both(row.acl, outer.acl)
-        await add_audience(connection, row.collection_id, acl)
-        its = (table.c.collection_id == row.collection_id, table.c.id == row.id)
-        audience = {"acl": acl, "acl_key": audience_key(acl)}
-        await connection.execute(update(table).where(*its).values(**audience))
+    table, done = tables.documents, {outer.id}
+    while new := set(await family(connection, outer.collection_id, outer.id)) - done:  # as `change_family`
+        for document_id in sorted(new):
+            row = await find(connection, outer.collection_id, document_id, lock=True)
+            acl = _both(row.acl if row else [], outer.acl)
+            await add_audience(connection, outer.collection_id, acl)
+            its = (table.c.collection_id == outer.collection_id, table.c.id == document_id)
+            audience = {"acl": acl, "acl_key": audience_key(acl)}
+            await connection.execute(update(table).where(*its).values(**audience))
+        done |= new
 
 
 def _both(one: list[str] | None, other: list[str] | None) -> list[str] | None:

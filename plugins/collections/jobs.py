@@ -345,17 +345,22 @@ class Queue:
             await changed(connection, [(job.document.collection_id, job.document.id)])
 
 
-def _held(job: Job) -> ColumnElement[bool]:
-    """The row, if it is still as it was when the job was taken."""
+def leased(job: Job) -> ColumnElement[bool]:
+    """The row, if the job is still its holder's and for the same revision."""
     table, document = tables.documents, job.document
     return and_(
         table.c.collection_id == document.collection_id,
         table.c.id == document.id,
         table.c.worker == job.token,
         table.c.revision == document.revision,
-        table.c.deleting.is_(document.deleting),
-        table.c.status == document.status,
     )
+
+
+def _held(job: Job) -> ColumnElement[bool]:
+    """The row, if it is still as it was when the job was taken."""
+    table, document = tables.documents, job.document
+    same = and_(table.c.deleting.is_(document.deleting), table.c.status == document.status)
+    return and_(leased(job), same)
 
 
 async def beat(database: Database, worker_id: str) -> None:

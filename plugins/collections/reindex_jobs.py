@@ -18,7 +18,7 @@ from crawler.contracts import Document
 from crawler.store import Metric, Retrieval
 from plugins.collections import audit, tables
 from plugins.collections.database import Database
-from plugins.collections.jobs import FREE, Job, LeaseLost
+from plugins.collections.jobs import FREE, Job, LeaseLost, leased
 from plugins.collections.records import (
     DOCUMENT_COLUMNS,
     CollectionRecord,
@@ -340,12 +340,6 @@ def _unbuilt(collection_id: str, rebuild: Rebuild) -> ColumnElement[bool]:
 
 def _held(job: Job) -> ColumnElement[bool]:
     """The row, if it is still as it was when it was taken."""
-    table, document = tables.documents, job.document
-    return and_(
-        table.c.collection_id == document.collection_id,
-        table.c.id == document.id,
-        table.c.worker == job.token,
-        table.c.revision == document.revision,
-        table.c.live_revision == document.live_revision,
-        table.c.deleting.is_(False),
-    )
+    table = tables.documents
+    same = table.c.live_revision == job.document.live_revision
+    return and_(leased(job), same, table.c.deleting.is_(False))

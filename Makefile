@@ -69,7 +69,7 @@ lock: ## Resolve requirements.lock anew (the newest versions that pyproject.toml
 	.venv-lock/bin/python -m pip install --quiet uv
 	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --no-emit-package litellm-collections-crawler \
-	  --group dev --extra postgres pyproject.toml requirements.in --output-file requirements.lock
+	  --group dev --extra postgres --extra telemetry pyproject.toml requirements.in --output-file requirements.lock
 
 clean: ## Remove the environment and the caches (documents stay: they are in the data directory)
 	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

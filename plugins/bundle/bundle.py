@@ -1,24 +1,15 @@
-"""The composition root: from the configuration to parts that know each other."""
+"""The composition root: from one configuration to parts that know each other."""
 
 from __future__ import annotations
 
-import atexit
-import functools
 import logging
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI
-
 from crawler.contracts import Source
 from crawler.crawler import CrawlerConfig, make_formats
-from crawler.errors import ConfigError
 from crawler.formats import choose
-from crawler.store import Store
-from crawler.stores import LiteSupervisor
-from crawler.stores.milvus import Milvus
-from crawler.supervisor import Supervisor
 from plugins.api import (
     access,
     audit,
@@ -38,17 +29,15 @@ from plugins.api import (
 )
 from plugins.api.multipart import CheckFormat
 from plugins.api.ollama_models import OllamaModels
-from plugins.api.route import REFUSALS
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import SessionSource
-from plugins.bundle.check import check_config
 from plugins.bundle.health import Health
 from plugins.bundle.resolve import resolve
+from plugins.bundle.resources import Resources
 from plugins.collections.access import AccessService
 from plugins.collections.adoption import Adopter
-from plugins.collections.audit import AuditLog, Refusals
+from plugins.collections.audit import AuditLog
 from plugins.collections.catalogue import CollectionCatalogue
-from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.documents import DocumentService
 from plugins.collections.job_service import JobService
 from plugins.collections.people import People
@@ -60,41 +49,43 @@ from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.sightings import Sightings
 from plugins.collections.standings import Standings
-from plugins.collections.storage import open_originals, open_store
-from plugins.core.config import Config, folder, load
+from plugins.core.config import Config
 from plugins.core.ports import IdentitySource, Parts, Tool
-from plugins.core.resource import name_metadata
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Authenticate
-from plugins.proxy.chat import ChatHooks
 from plugins.proxy.models import RouterEmbed, has_model
-from plugins.proxy.mount import authenticated, is_admin, mount, standing_of
+from plugins.proxy.mount import authenticated, is_admin, standing_of
 from plugins.proxy.turns import ChatParts
 
 log = logging.getLogger(__name__)
 
 
 class Bundle:
-    """All parts of one process.
+    """All parts that one configuration makes. The next configuration makes all of them anew; requests that
+    began with these keep them.
 
-    Made synchronously, inside LiteLLM's running loop: it checks, migrates and starts children here, and
-    everything that must be awaited is opened at its first use.
+    Made synchronously, inside LiteLLM's running loop: everything that must be awaited is opened at its first
+    use.
 
-    Raises:
-        ConfigError: With every mistake of the configuration.
+    Args:
+        config: One without mistakes (`plugins.bundle.check`).
+        resources: What it works on; of a configuration with the same storage.
+        before: The parts of the configuration before: where the identity sources are the same, so are what
+            they know of keys and sessions.
     """
 
-    def __init__(self, config: Config) -> None:
-        if mistakes := check_config(config):
-            raise ConfigError(mistakes)
-        found = resolve("plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
-        self.sources = [source.plugin(source.settings, source.name) for source in found]
-        self.store = open_store(config.storage)
+    def __init__(self, config: Config, resources: Resources, before: Bundle | None = None) -> None:
+        self.config = config
+        self.sources: list[IdentitySource[Any]]
+        if before and before.config.identity.sources == config.identity.sources:
+            self.sources = before.sources
+        else:
+            found = resolve("plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
+            self.sources = [source.plugin(source.settings, source.name) for source in found]
+        self.store, self.database = resources.store, resources.database
+        self.originals = resources.originals
+        self.supervisors = resources.supervisors
         self.rights = Rights(config, Standings(self.store, config.collections.privileges_cache_s))
-        url = database_url(config.storage)
-        migrate(url)
-        self.database = Database(url)
-        self.supervisors = children(config, self.store)
         self.ollama = OllamaModels(config.ollama, self.rights, self.database)
         self._open_domain(config)
         self._open_proxy(config)
@@ -126,14 +117,13 @@ class Bundle:
         self.searcher = Searcher(
             self.database, self.rights, self.store, embed, config.collections, has_model, adopter
         )
-        originals = open_originals(config.storage)
         self.documents = DocumentService(
-            self.database, self.rights, originals, config.pipelines, Quotas(config)
+            self.database, self.rights, self.originals, config.pipelines, Quotas(config)
         )
         self.previewer = Previewer(
             self.database,
             self.rights,
-            originals.spool_dir,
+            self.originals.spool_dir,
             [sys.executable, "-m", "plugins.worker.preview"],
             max_bytes=config.limits.max_upload_bytes,
         )
@@ -175,7 +165,7 @@ class Bundle:
         )
         prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
         names = {source.name for source in self.sources}
-        chat = ChatParts(
+        self.chat = ChatParts(
             self.toolbox,
             self.searcher.queryable,
             config.chat,
@@ -185,7 +175,6 @@ class Bundle:
             read_prompt(config, config.chat.condense_prompt),
             self.searcher.check_filter,
         )
-        self.hooks = ChatHooks(lambda: chat)
         accepts = format_check(self.pipelines.values())
         self.routers = [
             collections.router(self.catalogue, authenticated),
@@ -216,26 +205,6 @@ class Bundle:
             sign_in.router(parts),
         ]
 
-    def start(self, app: FastAPI) -> None:
-        """Start the children and mount the routes in LiteLLM's application."""
-        for supervisor in self.supervisors.values():
-            supervisor.start()
-            atexit.register(supervisor.stop)
-        name_metadata(app, self.sign_in.public_base_url)
-        setattr(app.state, REFUSALS, Refusals(self.database))
-        mount(app, self.routers)
-
-
-def children(config: Config, store: Store[Any]) -> dict[str, Supervisor]:
-    """The processes that live and die with the proxy, by name: the embedded store, the worker."""
-    found: dict[str, Supervisor] = {}
-    if isinstance(store, Milvus) and store.settings.embedded:
-        found["store"] = LiteSupervisor(store.settings.directory)
-    if config.worker.embedded:
-        command = [sys.executable, "-m", "plugins.worker", "--child"]
-        found["worker"] = Supervisor(command, config.storage.data_dir / "worker.supervisor", "ingest worker")
-    return found
-
 
 def make_tools(config: Config, parts: Parts) -> dict[str, Tool[Any, Any]]:
     """The tools of the configuration by their names."""
@@ -257,11 +226,3 @@ def format_check(pipelines: Iterable[CrawlerConfig]) -> CheckFormat:
         return choose(formats, source)
 
     return check
-
-
-@functools.cache
-def started(app: FastAPI) -> Bundle:
-    """The one bundle of this process, started."""
-    bundle = Bundle(load(folder()))
-    bundle.start(app)
-    return bundle

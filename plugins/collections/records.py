@@ -121,6 +121,7 @@ class DocumentRecord:
     built_in: str | None = None
     built_chunks: int | None = None
     live_as: dict[str, Any] | None = None
+    traceparent: str | None = None
 
     @property
     def gone(self) -> bool:

@@ -35,6 +35,7 @@ from plugins.core.errors import InvalidRequest, ModelUnavailable, UnknownDocumen
 from plugins.core.identity import Principal
 from plugins.core.ports import Embed, Passage, QueryableCollection
 from plugins.core.shapes import SearchRequest
+from plugins.core.telemetry import stage
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,8 @@ class Searcher:
             admitted = await audiences(connection, principal, [record.id for record in found])
         named = collections is not None
         found = self._usable(found, request, named=named)
-        vectors = await self._vectors(principal, found, request)
+        with stage("embed"):
+            vectors = await self._vectors(principal, found, request)
         targets = [
             _Target(record, admitted[record.id], self._query(record, request, vectors)) for record in found
         ]
@@ -263,7 +265,8 @@ class Searcher:
         while True:
             query = target.query.model_copy(update={"limit": limit})
             async with slots:
-                hits = await self._store.search(record.store_name, query, target.audience)
+                with stage("store"):
+                    hits = await self._store.search(record.store_name, query, target.audience)
             dressed = await self._dress(principal, record, hits)
             if len(dressed) >= wanted or len(hits) < limit or limit == STORE_LIMIT:
                 return [_passage(record, row, hit) for row, hit in dressed[:wanted]]

@@ -118,6 +118,7 @@ documents = Table(
     Column("change", BigInteger, nullable=False),  # numbers every change of its job, over all documents
     Column("built_in", String(255)),  # the place in the store, while reindexing, that has the live revision
     Column("built_chunks", Integer),  # how many passages it has there
+    Column("traceparent", String(64)),  # the span of the upload (W3C Trace Context), which its job continues
     Column("live_as", Json),  # names and audience of the live revision, while it is not the one uploaded last
     Index(None, "collection_id", "created_at"),
     Index(None, "collection_id", "sha256"),
@@ -225,4 +226,41 @@ revocations = Table(
     Column("before", Float, nullable=False),  # tokens issued before are refused
     Column("expires_at", Float, nullable=False),
     Index(None, "expires_at"),
+)
+
+processes = Table(
+    "processes",  # that answer or work, and the configuration that each runs
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),  # proxy | worker
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("reload", BigInteger, nullable=False),  # the number of the last reload that it heard of
+    Column("digest", String(64), nullable=False),  # of the configuration that it runs
+    Column("mistakes", Json),  # why it does not run what that reload asked for
+)
+
+leaders = Table(
+    "leaders",  # which process does what only one need do
+    metadata,
+    Column("duty", String(64), primary_key=True),
+    Column("process_id", String(64), nullable=False),
+    Column("until", Float, nullable=False),
+)
+
+exchanges = Table(
+    "exchanges",  # requests and answers, where they are kept
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("user_id", String(512), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("route", String(255), nullable=False),
+    Column("model", String(255)),
+    Column("request", Json, nullable=False),
+    Column("answer", Json),
+    Index(None, "user_id", "id"),
+    Index(None, "at"),
 )

@@ -16,9 +16,11 @@ from __future__ import annotations
 from typing import Any
 
 import litellm
+from fastapi import Request
+from litellm.proxy._types import UserAPIKeyAuth
 from litellm.proxy.proxy_server import app
 
-from plugins.bundle.bundle import started
+from plugins.bundle.process import started
 from plugins.core import logs
 from plugins.models import register
 from plugins.proxy.auth import hash_refused_keys
@@ -29,8 +31,12 @@ hash_refused_keys()
 logs.configure()
 register()
 
-_bundle = started(app)
-hooks = _bundle.hooks
+_process = started(app)
+hooks = _process.hooks
+
+
+async def _authenticate(request: Request, api_key: str) -> UserAPIKeyAuth | str:
+    return await _process.bundle.authenticate(request, api_key)
 
 
 def __getattr__(name: str) -> Any:
@@ -38,4 +44,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     # LiteLLM reads `custom_auth` last; before, a `custom_provider_map` of the YAML has replaced ours.
     register()
-    return _bundle.authenticate
+    return _authenticate

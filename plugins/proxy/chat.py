@@ -59,7 +59,7 @@ class ChatHooks(CustomLogger):
     """The one entry of `litellm_settings.callbacks`.
 
     Args:
-        parts: Gives the parts; called with the first request that needs them.
+        parts: Gives the parts of this moment; a request keeps those that it began with.
     """
 
     def __init__(self, parts: Callable[[], turns.ChatParts]) -> None:
@@ -85,7 +85,8 @@ class ChatHooks(CustomLogger):
             if asking.is_background_task(data) and (asking.is_open_webui(data) or not asked.by_client):
                 asking.strip(data)  # a connection's header may name collections for every request
                 return data
-            api = APIS[call_type](data, self._parts().config)
+            parts = self._parts()
+            api = APIS[call_type](data, parts.config)
             traces = traces or handover.take(api.chat)
             asking.strip(data)
             asking.strip(api.chat)
@@ -94,7 +95,7 @@ class ChatHooks(CustomLogger):
                 return data
             principal = principal_of(user_api_key_dict)
             about(request_id=str(data.get("litellm_call_id", "")), user_id=principal.user_id)
-            turn = await while_connected(turns.begin(self._parts(), principal, asked, api.chat))
+            turn = await while_connected(turns.begin(parts, principal, asked, api.chat))
             if turn is not None and traces:
                 restored = await handover.restored(api.chat["messages"], traces, turn.tools)
                 api.chat["messages"] = await turn.fit(restored)

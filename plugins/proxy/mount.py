@@ -34,6 +34,9 @@ from plugins.proxy.auth import Refusal, principal_of
 LAZY_FEATURE = "tools"
 """LiteLLM's feature with the prefix `/v1/tool`, which `/v1/tools` begins with."""
 
+MOUNTED = "collections_routes"
+"""Of the application's state: our routes, by their `id()`."""
+
 Header = str | None
 
 password_sign_in = OAuth2PasswordBearer(
@@ -129,15 +132,22 @@ async def _signed_in(request: Request, authorization: str, **headers: Header) ->
 
 def mount(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     """Include the routers before LiteLLM's own routes, so that none of its patterns answers for them;
-    only its most used routes stay first.
+    only its most used routes stay first. Routers that were mounted before are replaced.
 
     LiteLLM imports a rarely used feature at the first request whose path begins with `/v1/tool`,
     which takes a second; with its slot after our routes, those do not wait for it.
     """
-    before = len(app.router.routes)
+    present = list(app.router.routes)
+    mounted = getattr(app.state, MOUNTED, None)
+    if mounted is None:
+        reserve_lazy_slot(app, LAZY_FEATURE)
+        others = [*app.router.routes[len(present) :], *present]
+    else:
+        others = [route for route in present if id(route) not in mounted]
+    app.router.routes[:] = []
     for router in routers:
         app.include_router(router)
-    reserve_lazy_slot(app, LAZY_FEATURE)
-    ours = app.router.routes[before:]
-    app.router.routes[:] = hot_routes_first([*ours, *app.router.routes[:before]])
+    ours = list(app.router.routes)
+    setattr(app.state, MOUNTED, {id(route): route for route in ours})
+    app.router.routes[:] = hot_routes_first([*ours, *others])
     app.openapi_schema = None

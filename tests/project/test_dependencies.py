@@ -17,7 +17,12 @@ from packaging.utils import canonicalize_name
 
 from tests.support.proxy import ROOT
 
-LOADED_BY_NAME = {"aiosqlite", "asyncpg", "litellm-collections-crawler", "prisma"}
+SHARED = {
+    "opentelemetry.sdk": "opentelemetry-sdk",
+    "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
+}
+"""Packages that put their modules into one with others'."""
+LOADED_BY_NAME = {"aiosqlite", "asyncpg", "litellm-collections-crawler", "prisma", *SHARED.values()}
 """Drivers that SQLAlchemy loads, what LiteLLM imports, and our own."""
 COME_WITH = {"starlette": "fastapi", "pydantic-core": "pydantic"}
 """Parts of another package's interface."""
@@ -47,16 +52,22 @@ def imported(*folders: str) -> set[str]:
     for folder in folders:
         for file in (ROOT / folder).rglob("*.py"):
             found |= set(modules(file)) - OURS - IN_THEIR_OWN - sys.stdlib_module_names
-    names = {canonicalize_name(distributions[module][0]) for module in found}
+    distributions["opentelemetry"] = ["opentelemetry-api"]
+    names = {SHARED.get(module) or canonicalize_name(distributions[module][0]) for module in found}
     return {COME_WITH.get(name, name) for name in names}
 
 
 def modules(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (package(alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.partition(".")[0]
+            yield package(node.module)
+
+
+def package(module: str) -> str:
+    first_two = ".".join(module.split(".")[:2])
+    return first_two if first_two in SHARED else module.partition(".")[0]
 
 
 @pytest.mark.parametrize(("folder", "source"), [(".", "plugins"), ("crawler", "crawler/src")])

@@ -137,7 +137,7 @@ def loaded_by(modules: str, *wanted: str) -> str:
 
 def test_the_proxys_side_loads_no_converter() -> None:
     converters = ("liteparse", "xberg", "semantic_text_splitter", "onnx")
-    assert loaded_by("plugins.bundle.bundle, plugins.models.minilm", *converters) == ""
+    assert loaded_by("plugins.bundle.process, plugins.models.minilm", *converters) == ""
 
 
 def test_the_check_of_the_configuration_loads_no_litellm() -> None:

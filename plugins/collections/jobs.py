@@ -21,6 +21,7 @@ from plugins.collections.changes import changed
 from plugins.collections.database import Database
 from plugins.collections.expiry import bury
 from plugins.collections.fairness import next_document, next_people, served
+from plugins.collections.leaders import TIDY
 from plugins.collections.members import other_members
 from plugins.collections.quotas import Quotas, person_of
 from plugins.collections.records import (
@@ -287,8 +288,9 @@ class Queue:
     async def take_over(self) -> None:
         """Free all leases: only for the one worker of a data directory, whose predecessors are dead."""
         async with self.database.write() as connection:
-            table = tables.documents
+            table, leaders = tables.documents, tables.leaders
             await connection.execute(update(table).where(table.c.worker.is_not(None)).values(**FREE))
+            await connection.execute(delete(leaders).where(leaders.c.duty == TIDY))
 
     async def revisions(self, collection_id: str, document_id: str | None = None) -> dict[str, set[str]]:
         """The revisions whose originals are needed, by document: of one document or of all.

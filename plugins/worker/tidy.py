@@ -57,10 +57,13 @@ class Tidy:
             await self._store.drop(place)
             await self._rebuilds.dropped(place)
 
-    async def sweep(self) -> None:
-        """Remove the files that requests which died left behind."""
+    async def sweep_here(self) -> None:
+        """Remove what requests and conversions that died left behind on this machine."""
         await self._originals.sweep_spool()
         await asyncio.to_thread(conversion.sweep)
+
+    async def sweep(self) -> None:
+        """Remove the originals that requests which died left behind."""
         old: dict[str, list[str]] = {}
         for collection_id, document_id in await self._originals.documents(SWEEP_S):
             old.setdefault(collection_id, []).append(document_id)

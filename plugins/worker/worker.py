@@ -13,6 +13,7 @@ from typing import Any
 from crawler.errors import CrawlError, EmbeddingFailed, ModelFailed, StoreUnavailable
 from crawler.store import Store
 from plugins.collections.jobs import Job, LeaseLost, Queue, beat
+from plugins.collections.leaders import TIDY, Leader
 from plugins.collections.records import DocumentRecord, now
 from plugins.core.errors import BundleError, LimitReached, TooLarge, Upstream
 from plugins.core.logs import about
@@ -56,18 +57,24 @@ class Worker:
         self._tidy = tidy
         self._concurrency = concurrency
         self._id = uuid.uuid4().hex
+        self._leader = Leader(queue.database, TIDY, self._id)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; jobs that are not done by then are given back."""
         loops = [self._serve(stop) for _ in range(self._concurrency)]
-        async with asyncio.TaskGroup() as tasks:
-            for loop in (
-                *loops,
-                self._beat(stop),
-                self._often(stop, self._tidy.drop, DROP_S),
-                self._often(stop, self._tidy.sweep, SWEEP_S),
-            ):
-                tasks.create_task(loop)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for loop in (
+                    *loops,
+                    self._beat(stop),
+                    self._often(stop, self._tidy.sweep_here, SWEEP_S),
+                    self._often(stop, self._tidy.drop, DROP_S, self._leader),
+                    self._often(stop, self._tidy.sweep, SWEEP_S, self._leader),
+                ):
+                    tasks.create_task(loop)
+        finally:
+            with contextlib.suppress(BundleError):  # its lease runs out
+                await self._leader.resign()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -185,15 +192,26 @@ class Worker:
                 await beat(self._queue.database, self._id)
             await _wait(stop, BEAT_S)
 
-    async def _often(self, stop: asyncio.Event, task: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    async def _often(
+        self,
+        stop: asyncio.Event,
+        task: Callable[[], Awaitable[None]],
+        pause_s: float,
+        leader: Leader | None = None,
+    ) -> None:
+        """Do the task again and again; with a ``leader`` only while that is ours."""
         while not stop.is_set():
+            pause = pause_s
             try:
-                await task()
+                if leader is None or await leader.leads():
+                    await task()
+                else:
+                    pause = min(pause_s, leader.lease_s)
             except (BundleError, CrawlError) as error:
                 log.warning("Clearing up is tried again: %s", error.message)
             except Exception:
                 log.exception("Clearing up failed; it is tried again")
-            await _wait(stop, pause_s)
+            await _wait(stop, pause)
 
 
 def _patient(document: DocumentRecord) -> bool:

@@ -1,6 +1,8 @@
 """Commands for the operator.
 
 `python -m plugins check`: is the configuration right? Exit status 1 when it is not.
+`python -m plugins serve`: the same, and then become the proxy (`litellm`); what follows is passed on to it.
+`python -m plugins migrate`: bring the database to this version's tables. Exit status 1 when it cannot be.
 `python -m plugins doctor`: does every part work, here and now? Exit status 1 when one does not.
 `python -m plugins reference`: docs/configuration.md, from the settings themselves.
 """
@@ -13,7 +15,8 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 
-from plugins.core.config import folder
+from crawler.errors import ConfigError
+from plugins.core.config import folder, load
 
 
 def main() -> int:
@@ -21,6 +24,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="print all mistakes of the configuration at once")
     check.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
+    serve = commands.add_parser("serve", help="check, then become the proxy")
+    serve.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
+    serve.add_argument("arguments", nargs=argparse.REMAINDER, help="for litellm: `-- --port 4000`")
+    commands.add_parser("migrate", help="bring the database to this version's tables")
     doctor = commands.add_parser("doctor", help="try every part for real; nothing is changed")
     doctor.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
     doctor.add_argument("--token-file", type=Path, help="a file with a token, to be verified step by step")
@@ -41,6 +48,13 @@ def main() -> int:
             folder(), args.config.absolute(), args.token_file, models=not args.no_models, as_json=args.json
         )
 
+    if args.command == "migrate":
+        return migrate()
+    if args.command == "serve":
+        from plugins.bundle.serve import serve
+
+        return serve(args.config, [one for one in args.arguments if one != "--"])
+
     from plugins.bundle.check import check as find_mistakes
 
     mistakes = find_mistakes(folder(), args.config.absolute())
@@ -50,6 +64,19 @@ def main() -> int:
         print(f"{len(mistakes)} mistake(s) in the configuration", file=sys.stderr)
         return 1
     print(f"The configuration is right: {args.config} and {folder()}")
+    return 0
+
+
+def migrate() -> int:
+    """Bring the database of the configuration to this version's tables."""
+    from plugins.collections import database
+
+    try:
+        database.migrate(database.database_url(load(folder()).storage))
+    except ConfigError as error:
+        print(*error.mistakes, sep="\n", file=sys.stderr)
+        return 1
+    print("The database has this version's tables.")
     return 0
 
 

@@ -2,7 +2,8 @@
 
 A scalar may be taken from the environment: ``os.environ/NAME`` is the value of ``NAME`` and must be
 set; ``os.environ/NAME:-value`` falls back to ``value`` (which may be empty: the setting is then
-treated as absent).
+treated as absent). Where ``NAME_FILE`` is set instead, the value is the content of the file that it names, as
+container images take their secrets.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from crawler.errors import ConfigError
 
 PREFIX = "os.environ/"
+FILE_SUFFIX = "_FILE"
 _ABSENT = object()
 
 
@@ -57,6 +59,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def variable(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """``NAME``, else what is in the file that ``NAME_FILE`` names, without line ends; empty without both.
+
+    Raises:
+        OSError, UnicodeDecodeError: The file cannot be read.
+    """
+    if value := environ.get(name):
+        return value
+    path = environ.get(f"{name}{FILE_SUFFIX}")
+    return Path(path).read_text(encoding="utf-8").rstrip("\r\n") if path else ""
+
+
 def from_environment(
     value: Any, mistakes: list[str], where: str, environ: Mapping[str, str] = os.environ
 ) -> Any:
@@ -70,8 +84,13 @@ def from_environment(
     if not isinstance(value, str) or not value.startswith(PREFIX):
         return value
     name, has_default, default = value.removeprefix(PREFIX).partition(":-")
-    if environ.get(name):
-        return environ[name]
+    try:
+        found = variable(name, environ)
+    except (OSError, UnicodeDecodeError):
+        mistakes.append(f"{where}: the file that {name}{FILE_SUFFIX} names cannot be read")
+        return _ABSENT
+    if found:
+        return found
     if has_default:
         return yaml.safe_load(default) if default else _ABSENT
     mistakes.append(f"{where}: the environment variable {name} is not set")

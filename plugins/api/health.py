@@ -14,7 +14,7 @@ _WORST_FIRST: tuple[Wellness, ...] = ("unavailable", "degraded", "ok")
 
 class HealthView(Shape):
     status: Wellness
-    """The worst of the others."""
+    """The worst of the others; `unavailable` also while this process ends."""
     store: Wellness
     worker: Wellness
     identity: Wellness
@@ -37,6 +37,8 @@ def router(health: Health, is_admin: Callable[..., Awaitable[bool]]) -> APIRoute
         report = await health.check()
         words = {report.store, report.worker, report.identity}
         status = next(word for word in _WORST_FIRST if word in words)
+        if report.stopping:
+            status = "unavailable"
         if status == "unavailable":
             response.status_code = 503
         return HealthView(

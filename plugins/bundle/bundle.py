@@ -85,6 +85,7 @@ class Bundle:
         self.store, self.database = resources.store, resources.database
         self.originals = resources.originals
         self.supervisors = resources.supervisors
+        self.stopping = resources.stopping
         self.rights = Rights(config, Standings(self.store, config.collections.privileges_cache_s))
         self.ollama = OllamaModels(config.ollama, self.rights, self.database)
         self._open_domain(config)
@@ -139,6 +140,7 @@ class Bundle:
             self.supervisors,
             self.catalogue.missing_models,
             lambda: adopter.problems,
+            self.stopping,
         )
 
     def _open_sign_in(self, config: Config) -> sign_in.SignInParts:
@@ -187,7 +189,7 @@ class Bundle:
             ),
             pipelines.router(pipeline_list(self.pipelines), authenticated),
             preview.router(self.previewer, authenticated, limits=config.limits, check_format=accepts),
-            jobs.router(JobService(self.database, self.rights), authenticated),
+            jobs.router(JobService(self.database, self.rights, self.stopping), authenticated),
             reindex.router(self.reindexing, authenticated),
             search.router(self.searcher, authenticated),
             tools.router(

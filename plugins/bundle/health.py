@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from crawler.errors import CrawlError
@@ -33,6 +34,7 @@ class Health:
         supervisors: Mapping[str, Supervisor],
         missing_models: Callable[[], Awaitable[Sequence[str]]],
         not_adopted: Callable[[], Mapping[str, str]],
+        stopping: asyncio.Event,
     ) -> None:
         self._store = store
         self._database = database
@@ -40,6 +42,7 @@ class Health:
         self._supervisors = supervisors
         self._missing_models = missing_models
         self._not_adopted = not_adopted
+        self._stopping = stopping
         self._missing: Sequence[str] = ()
         self._report: HealthReport | None = None
         self._until = 0.0
@@ -51,7 +54,7 @@ class Health:
             if self._report is None or time.monotonic() > self._until:
                 self._report = await self._look()
                 self._until = time.monotonic() + FRESH_S
-            return self._report
+            return replace(self._report, stopping=self._stopping.is_set())
 
     async def _look(self) -> HealthReport:
         details: dict[str, Any] = {

@@ -15,6 +15,7 @@ from plugins.collections.audit import Refusals
 from plugins.core.config import Config, folder, load
 from plugins.core.resource import name_metadata
 from plugins.proxy.chat import ChatHooks
+from plugins.proxy.drain import drain_on_sigterm
 from plugins.proxy.mount import mount
 
 
@@ -36,6 +37,9 @@ class Process:
         self.resources.start()
         setattr(app.state, REFUSALS, Refusals(self.resources.database))
         self._mount()
+        drain_on_sigterm(
+            lambda: self.bundle.config.shutdown, self.resources.stopping, self.resources.stop_worker
+        )
 
     def take_up(self, config: Config) -> None:
         """Answer all requests from now on by this configuration; nothing changes when it has mistakes.

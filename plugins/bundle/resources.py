@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import sys
 from typing import Any
@@ -29,12 +30,19 @@ class Resources:
         self.store = open_store(config.storage)
         self.originals = open_originals(config.storage)
         self.supervisors = children(config, self.store)
+        self.stopping = asyncio.Event()
+        """Set when this process is told to end: it finishes what it has begun."""
 
     def start(self) -> None:
         """Start the children; they end with this process."""
         for supervisor in self.supervisors.values():
             supervisor.start()
             atexit.register(supervisor.stop)
+
+    def stop_worker(self) -> None:
+        """End the worker, whose jobs are given back; the store answers as long as somebody asks. Blocks."""
+        if worker := self.supervisors.get("worker"):
+            worker.stop()
 
 
 def children(config: Config, store: Store[Any]) -> dict[str, Supervisor]:

@@ -70,12 +70,21 @@ class Stream:
     """One stream; `close` it however it ends."""
 
     def __init__(
-        self, database: Database, look: Look, after: int, release: Callable[[], None], *, to_the_end: bool
+        self,
+        database: Database,
+        look: Look,
+        after: int,
+        release: Callable[[], None],
+        stopping: asyncio.Event,
+        *,
+        to_the_end: bool,
     ) -> None:
-        """``to_the_end``: it ends with the first job that has ended."""
+        """``stopping``: it ends then, and clients go on elsewhere; ``to_the_end``: with the first job that
+        has ended, too."""
         self._database = database
         self._look = look
         self._after = after
+        self._stopping = stopping
         self._to_the_end = to_the_end
         self.close = release
 
@@ -84,7 +93,7 @@ class Stream:
         clock = asyncio.get_running_loop().time
         end, spoke = clock() + MAX_STREAM_S, clock()
         seen, checked = -1, -CHECK_S
-        while clock() < end:
+        while clock() < end and not self._stopping.is_set():
             rows: Sequence[DocumentRecord] = ()
             try:
                 async with self._database.read() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -29,6 +30,7 @@ from plugins.collections.views import job_view, sees, visible
 from plugins.core.document_shapes import JobList, JobView
 from plugins.core.errors import Conflict, Forbidden, UnknownCollection, UnknownDocument
 from plugins.core.identity import Principal
+from plugins.core.metrics import refused
 
 UNKNOWN_JOB = "There is no such job, or you have no right to it."
 MANAGE_OR_OWN = "This needs the right `manage`, or `add` for a document that you uploaded yourself."
@@ -37,9 +39,11 @@ MANAGE_OR_OWN = "This needs the right `manage`, or `add` for a document that you
 class JobService:
     """Every method checks the right it needs: a job is seen by those who see its document."""
 
-    def __init__(self, database: Database, rights: Rights) -> None:
+    def __init__(self, database: Database, rights: Rights, stopping: asyncio.Event) -> None:
+        """``stopping``: set when this process ends, and streams with it."""
         self._database = database
         self._rights = rights
+        self._stopping = stopping
         self._gate = Gate(database, rights)
         self._streams = Streams()
 
@@ -190,7 +194,7 @@ class JobService:
         async with self._database.read() as connection:
             await look(connection, after)
         release = self._streams.take(principal.user_id)
-        return Stream(self._database, look, after, release, to_the_end=to_the_end)
+        return Stream(self._database, look, after, release, self._stopping, to_the_end=to_the_end)
 
     async def _find(
         self, connection: AsyncConnection, principal: Principal, job_id: str, *, deleted: bool = False
@@ -215,7 +219,7 @@ class JobService:
         record, row = await self._find(connection, principal, job_id)
         held = self._rights.permissions(principal, record)
         if "manage" not in held and not ("add" in held and row.uploaded_by == principal.user_id):
-            raise Forbidden(MANAGE_OR_OWN)
+            raise refused("manage", Forbidden(MANAGE_OR_OWN))
         return record, row
 
     async def _change(

@@ -196,6 +196,28 @@ class WorkerConfig(Settings):
     """Whose documents go first."""
 
 
+class ShutdownConfig(Settings):
+    """What a proxy does on SIGTERM."""
+
+    drain_s: float = Field(default=0.0, ge=0)
+    """How long it goes on taking requests while it says that it is not ready: longer than load balancers need
+    to notice."""
+    grace_s: float = Field(default=60.0, gt=0)
+    """How long answers under way may take after that, before they are cut off."""
+
+
+class ReloadConfig(Settings):
+    watch: bool = False
+    """Take changed files up by themselves; else on SIGHUP and `POST /api/admin/reload` only."""
+
+
+class CacheConfig(Settings):
+    """What is kept to answer sooner; LiteLLM's response cache has settings of its own."""
+
+    query_embeddings_max_bytes: ByteSize = Field(default=ByteSize(16 * 2**20), ge=0)
+    """Memory of each process for the embeddings of questions (`16MiB`); 0 = none are kept."""
+
+
 class ToolEntry(Plugin):
     allow: list[str] = []
     """Subjects that may run it; nobody by default."""
@@ -218,6 +240,9 @@ class Config(Settings):
     limits: LimitsConfig = LimitsConfig()
     worker: WorkerConfig = WorkerConfig()
     chat: ChatConfig = ChatConfig()
+    cache: CacheConfig = CacheConfig()
+    shutdown: ShutdownConfig = ShutdownConfig()
+    reload: ReloadConfig = ReloadConfig()
 
 
 def folder() -> Path:

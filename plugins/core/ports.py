@@ -135,6 +135,8 @@ class HealthReport:
     identity: Wellness
     details: Mapping[str, Any]
     """JSON for admins: versions, restarts, queue length, messages."""
+    stopping: bool = False
+    """Whether it ends and should get no new requests."""
 
 
 class Health(Protocol):

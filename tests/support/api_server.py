@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -283,7 +284,7 @@ def routers_of(
         collections.router(catalogue, authenticated),
         documents.router(service, authenticated, limits=LIMITS, check_format=check_format),
         search.router(found, authenticated),
-        jobs.router(JobService(database, rights), authenticated),
+        jobs.router(JobService(database, rights, asyncio.Event()), authenticated),
         tools.router(toolbox, authenticated, timeout_s=5, max_parallel=2),
         health.router(wellness, is_admin),
     ]

@@ -176,7 +176,7 @@ class World:
         self.documents = DocumentService(
             self.database, self.rights, self.originals, config.pipelines, self.quotas
         )
-        self.jobs = JobService(self.database, self.rights)
+        self.jobs = JobService(self.database, self.rights, asyncio.Event())
         self.searcher = Searcher(self.database, self.rights, store, self.model, config.collections, has_model)
         self.reindexing = ReindexService(
             self.database,

@@ -49,10 +49,13 @@ from plugins.collections.rights import Rights
 from plugins.collections.search import Searcher
 from plugins.collections.sightings import Sightings
 from plugins.collections.standings import Standings
+from plugins.collections.states import States
 from plugins.core.config import Config
+from plugins.core.identity import Principal
 from plugins.core.ports import IdentitySource, Parts, Tool
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.auth import Authenticate
+from plugins.proxy.caches import Vectors
 from plugins.proxy.models import RouterEmbed, has_model
 from plugins.proxy.mount import authenticated, is_admin, standing_of
 from plugins.proxy.turns import ChatParts
@@ -115,9 +118,12 @@ class Bundle:
             has_model,
             self.catalogue,
         )
+        embed_query = RouterEmbed(kept=Vectors(config.cache.query_embeddings_max_bytes))
         self.searcher = Searcher(
-            self.database, self.rights, self.store, embed, config.collections, has_model, adopter
+            self.database, self.rights, self.store, embed_query, config.collections, has_model, adopter
         )
+        self._states = States(self.database, self.rights, adopter)
+        self._configuration = config.model_dump_json(exclude={"folder", "files"})
         self.documents = DocumentService(
             self.database, self.rights, self.originals, config.pipelines, Quotas(config)
         )
@@ -176,6 +182,7 @@ class Bundle:
             read_prompt(config, config.chat.context_prompt) or prompt,
             read_prompt(config, config.chat.condense_prompt),
             self.searcher.check_filter,
+            self._state,
         )
         accepts = format_check(self.pipelines.values())
         self.routers = [
@@ -206,6 +213,11 @@ class Bundle:
             auth.router(parts, authenticated, standing_of, self.catalogue, self.toolbox),
             sign_in.router(parts),
         ]
+
+    async def _state(self, principal: Principal, collections: frozenset[str] | None) -> str | None:
+        """What the principal may read, and how it stands, under this configuration."""
+        state = await self._states.of(principal, collections)
+        return None if state is None else f"{self._configuration} {state}"
 
 
 def make_tools(config: Config, parts: Parts) -> dict[str, Tool[Any, Any]]:

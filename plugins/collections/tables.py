@@ -125,7 +125,8 @@ documents = Table(
     Index(None, "pending", "priority", "uploaded_by", "not_before"),  # what waits, without reading the rest
     Index(None, "uploaded_by", "deleting", "size"),  # what somebody has
     Index(None, "batch_id"),
-    Index(None, "collection_id", "change"),
+    # How a collection stands, without reading its rows.
+    Index("ix_documents_state", "collection_id", "change", "live_revision", "deleting", "expires_at"),
     Index(None, "collection_id", "parent_id"),
     Index(None, "expires_at"),
 )

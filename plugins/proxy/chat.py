@@ -22,6 +22,7 @@ from crawler.errors import CrawlError
 from plugins.core.chat_config import ChatConfig
 from plugins.core.errors import BundleError
 from plugins.core.logs import about
+from plugins.core.metrics import answered
 from plugins.proxy import asked as asking
 from plugins.proxy import guardrails, handover, turns
 from plugins.proxy.apis.api import Api
@@ -29,10 +30,11 @@ from plugins.proxy.apis.chat_completions import ChatCompletions
 from plugins.proxy.apis.messages import Messages
 from plugins.proxy.apis.responses import Responses
 from plugins.proxy.auth import Refusal, principal_of
+from plugins.proxy.caches import count, fence
 from plugins.proxy.disconnect import first_round_paid, while_connected
 from plugins.proxy.loop import Loop, Output, Turn
 from plugins.proxy.slots import parallel_slot
-from plugins.proxy.upstream import UNCACHED, ask_again, fallback_of
+from plugins.proxy.upstream import ask_again, fallback_of
 
 APIS: dict[str, Callable[[dict[str, Any], ChatConfig], Api]] = {
     "acompletion": lambda data, config: ChatCompletions(data, config.open_webui),
@@ -74,6 +76,7 @@ class ChatHooks(CustomLogger):
         Raises:
             ChatRefusal: What was asked for is not valid, or not allowed.
         """
+        fence(data)
         if call_type not in APIS:
             return None
         self._take_place()
@@ -86,6 +89,7 @@ class ChatHooks(CustomLogger):
                 asking.strip(data)  # a connection's header may name collections for every request
                 return data
             parts = self._parts()
+            fence(data, ours=True)
             api = APIS[call_type](data, parts.config)
             traces = traces or handover.take(api.chat)
             asking.strip(data)
@@ -102,7 +106,7 @@ class ChatHooks(CustomLogger):
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, str(data.get("litellm_call_id", ""))) from error
         if turn is not None:
-            data["cache"] = dict(UNCACHED)
+            data["cache"] = dict(turn.cache)
             api.offer(turn.offered)
             setattr(data["litellm_logging_obj"], BEGUN, Begun(turn, api))
         return data
@@ -111,7 +115,7 @@ class ChatHooks(CustomLogger):
         self, user_api_key_dict: UserAPIKeyAuth, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """The stream of the whole loop; another's stream as it is."""
-        begun = _begun(request_data)
+        begun = _begun(request_data, response)
         if begun is None:
             async for chunk in response:
                 yield chunk
@@ -136,12 +140,13 @@ class ChatHooks(CustomLogger):
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: LLMResponseTypes
     ) -> Any:
         """The plain answer of the whole loop: the same stream, collected."""
-        begun = _begun(data)
+        begun = _begun(data, response)
         if begun is None:
             return None
         turn, api = begun.turn, begun.api
         if isinstance(response, ModelResponse) and turn.is_answered_by(response.choices[0].message):
             response.model = fallback_of(response) or response.model
+            answered(1, given=0, cited=0, limit=None)
             return None
         outputs = self._loop(begun, response, user_api_key_dict)
         try:
@@ -158,7 +163,7 @@ class ChatHooks(CustomLogger):
 
     def _loop(self, begun: Begun, first: Any, auth: UserAPIKeyAuth) -> AsyncGenerator[Output, None]:
         turn, chat = begun.turn, begun.api.chat
-        ask = ask_again(chat, first, turn.structured)
+        ask = ask_again(chat, first, turn.structured, turn.cache)
         return Loop(turn, chat["messages"], ask, parallel_slot(auth)).run(begun.api.chunks(first))
 
     def _take_place(self) -> None:
@@ -175,9 +180,14 @@ class ChatHooks(CustomLogger):
             litellm.callbacks[:] = ordered
 
 
-def _begun(data: dict[str, Any]) -> Begun | None:
-    """What was begun for the request, once."""
-    return vars(data["litellm_logging_obj"]).pop(BEGUN, None) if data.get("litellm_logging_obj") else None
+def _begun(data: dict[str, Any], first: Any) -> Begun | None:
+    """What was begun for the request, once, with its first round."""
+    begun: Begun | None = (
+        vars(data["litellm_logging_obj"]).pop(BEGUN, None) if data.get("litellm_logging_obj") else None
+    )
+    if begun is not None:
+        count(first, begun.turn.cache)
+    return begun
 
 
 class ChatRefusal(Refusal):

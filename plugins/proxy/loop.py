@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
@@ -20,8 +20,10 @@ from litellm.types.utils import ModelResponseStream, Usage
 
 from plugins.core.chat_config import Budget, ChatConfig
 from plugins.core.errors import DeadlineExceeded
+from plugins.core.metrics import answered
 from plugins.core.ports import Call, Passage
 from plugins.core.toolbox import Toolbox
+from plugins.proxy.caches import UNCACHED
 from plugins.proxy.chunks import Round, close, copy_logprobs, logprobs_of, make_chunk, total
 from plugins.proxy.citations import Citations, CitedText, Span
 from plugins.proxy.context_window import Window
@@ -78,6 +80,8 @@ class Turn:
     structured: dict[str, Any] | None = None
     """The ``response_format`` of the answer: of the round without tools, the only one that is shown."""
     window: Window = field(default_factory=Window)
+    cache: Mapping[str, Any] = field(default_factory=lambda: dict(UNCACHED))
+    """LiteLLM's ``cache`` of all rounds."""
     searched: list[Ran] = field(default_factory=list)
     """What ran before the model was asked."""
     citations: Citations = field(init=False)
@@ -173,7 +177,9 @@ class Loop:
                     ran = await self._run_tools(message, number)
                     yield self._activity(ran, done=True)
                 stream = await self._ask_again(current)
-            for last in self._ending(current):
+            ending = self._ending(current)
+            answered(number, len(self._turn.citations.given), len(self._text.cited), self._limit)
+            for last in ending:
                 yield last
 
     def _is_last(self, current: Round) -> bool:

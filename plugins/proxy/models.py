@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from litellm.exceptions import BadRequestError, RateLimitError, Timeout
 from litellm.proxy import proxy_server
@@ -12,6 +14,8 @@ from litellm.router import Router
 
 from plugins.core.errors import DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
 from plugins.core.identity import Principal
+from plugins.proxy.caches import Vectors, for_vectors
+from plugins.proxy.upstream import fallback_of
 
 SHORTEST_CHARS = 64
 
@@ -24,10 +28,12 @@ class RouterEmbed:
 
     Args:
         timeout_s: Seconds for one call, the router's retries included.
+        kept: What was embedded before is not embedded again, and costs nothing; None = nothing is kept.
     """
 
-    def __init__(self, timeout_s: float = 60.0) -> None:
+    def __init__(self, timeout_s: float = 60.0, kept: Vectors | None = None) -> None:
         self._timeout_s = timeout_s
+        self._kept = kept
 
     async def __call__(self, model: str, texts: Sequence[str], principal: Principal) -> list[list[float]]:
         """One vector for each text, in their order.
@@ -43,12 +49,27 @@ class RouterEmbed:
                 f"The embedding model `{model}` is not configured in this proxy. "
                 "Tell the operator: it belongs in the model_list."
             )
+        fingerprint = _fingerprint(router, model)
+        if self._kept is None:
+            return (await self._embedded(router, model, fingerprint, texts, principal)).vectors
+        found = [self._kept.get(fingerprint, text) for text in texts]
+        if all(found):
+            return [vector for vector in found if vector]
+        answer = await self._embedded(router, model, fingerprint, texts, principal)
+        if not answer.by_fallback:  # another model's would be taken for this one's as long as they are kept
+            for text, vector in zip(texts, answer.vectors, strict=True):
+                self._kept.put(fingerprint, text, vector)
+        return answer.vectors
+
+    async def _embedded(
+        self, router: Router, model: str, fingerprint: str, texts: Sequence[str], principal: Principal
+    ) -> _Answer:
         if (tokens := _max_input_tokens(router, model)) is not None:
             # A token has about four characters: most long questions fit then at the first try.
             texts = [text[: 4 * tokens] for text in texts]
         while True:
             try:
-                return await self._ask(router, model, texts, principal)
+                return await self._ask(router, model, fingerprint, texts, principal)
             except InvalidRequest:
                 longest = max(map(len, texts))
                 if longest // 2 < SHORTEST_CHARS:
@@ -56,12 +77,14 @@ class RouterEmbed:
                 texts = [text[: longest // 2] for text in texts]
 
     async def _ask(
-        self, router: Router, model: str, texts: Sequence[str], principal: Principal
-    ) -> list[list[float]]:
+        self, router: Router, model: str, fingerprint: str, texts: Sequence[str], principal: Principal
+    ) -> _Answer:
         metadata = {"user_api_key_user_id": principal.user_id, "user_api_key_user_email": principal.email}
         try:
             async with asyncio.timeout(self._timeout_s):
-                response: Any = await router.aembedding(model=model, input=list(texts), metadata=metadata)
+                response: Any = await router.aembedding(
+                    model=model, input=list(texts), metadata=metadata, cache=for_vectors(fingerprint)
+                )
         except (TimeoutError, Timeout) as error:
             raise DeadlineExceeded(f"The embedding model `{model}` took too long to answer.") from error
         except RateLimitError as error:
@@ -71,7 +94,21 @@ class RouterEmbed:
         except Exception as error:  # providers raise what they like; none of it is for the caller
             raise ModelUnavailable(f"The embedding model `{model}` did not answer. Try again.") from error
         ordered = sorted(response.data, key=lambda item: item["index"])
-        return [list(item["embedding"]) for item in ordered]
+        vectors = [list(item["embedding"]) for item in ordered]
+        return _Answer(vectors, by_fallback=fallback_of(response) is not None)
+
+
+class _Answer(NamedTuple):
+    vectors: list[list[float]]
+    by_fallback: bool
+
+
+def _fingerprint(router: Router, model: str) -> str:
+    """Of the deployments behind the name: another model, or another place of it, has another."""
+    deployments = router.get_model_list(model_name=model) or ()
+    params = [dict(deployment.get("litellm_params") or {}) for deployment in deployments]
+    told = json.dumps([model, sorted(json.dumps(each, sort_keys=True, default=repr) for each in params)])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _max_input_tokens(router: Router, model: str) -> int | None:

@@ -17,12 +17,12 @@ from litellm.proxy import proxy_server
 from litellm.types.utils import ModelResponse
 
 from plugins.core.chat_config import Mode, Profile
+from plugins.proxy.caches import UNCACHED, count
 from plugins.proxy.capabilities import Capabilities
 from plugins.proxy.context_window import SEARCHED, last_user
 from plugins.proxy.loop import Turn
 from plugins.proxy.offers import SEARCH
 from plugins.proxy.tool_calls import Ran, ToolCalls
-from plugins.proxy.upstream import UNCACHED
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,13 @@ async def search(turn: Turn, question: str) -> Ran:
     return replace(ran, id=SEARCHED)
 
 
-async def question_of(data: Mapping[str, Any], model: str, prompt: str, deadline: float) -> str:
+async def question_of(
+    data: Mapping[str, Any],
+    model: str,
+    prompt: str,
+    deadline: float,
+    cache: Mapping[str, Any] = UNCACHED,
+) -> str:
     """The last question, such that it can be understood without what was said before.
 
     That is asked of a model where there are earlier turns; where it fails or takes too long, the question
@@ -79,6 +85,7 @@ async def question_of(data: Mapping[str, Any], model: str, prompt: str, deadline
         model: The model that is asked for it, at the caller's expense.
         prompt: What it is told to do; where it is empty, it is not asked.
         deadline: In seconds of ``time.monotonic()``.
+        cache: LiteLLM's ``cache`` of that.
     """
     messages = data["messages"]
     at = last_user(messages)
@@ -97,12 +104,13 @@ async def question_of(data: Mapping[str, Any], model: str, prompt: str, deadline
                 model=model,
                 messages=[{"role": "system", "content": prompt}, {"role": "user", "content": told}],
                 max_tokens=CONDENSED_TOKENS,
-                cache=dict(UNCACHED),
+                cache=dict(cache),
                 **request,
             )
     except Exception as error:  # noqa: BLE001 - whatever a provider raises, the question itself is searched
         log.warning("no question was made of the conversation (%s)", type(error).__name__)
         return question
+    count(response, cache)
     condensed = response.choices[0].message.content if isinstance(response, ModelResponse) else None
     return (condensed or "").strip() or question
 

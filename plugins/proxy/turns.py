@@ -14,11 +14,13 @@ from crawler.store import Filter
 from plugins.core.chat_config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
+from plugins.core.metrics import refused
 from plugins.core.ports import Call, QueryableCollection, Scope
 from plugins.core.shapes import RankingOptions
 from plugins.core.toolbox import Toolbox
 from plugins.proxy.asked import Asked, drop_empty_tools, is_file_search
 from plugins.proxy.budgets import Budgets
+from plugins.proxy.caches import State, control
 from plugins.proxy.capabilities import Capabilities, max_input_tokens
 from plugins.proxy.context_window import Window
 from plugins.proxy.loop import Turn
@@ -45,6 +47,7 @@ class ChatParts:
         context_prompt: The one for a model that is given passages and cannot search.
         condense_prompt: The one that makes one question of a conversation; empty = that is not done.
         check_filter: Raises FilterError for one that searches cannot use.
+        state: What a principal may read, and how it stands; without it no answer is cached.
     """
 
     toolbox: Toolbox
@@ -55,6 +58,7 @@ class ChatParts:
     context_prompt: str = ""
     condense_prompt: str = ""
     check_filter: Callable[[Filter], None] | None = None
+    state: State | None = None
     capabilities: Capabilities = field(default_factory=Capabilities)
     budgets: Budgets = field(init=False)
 
@@ -76,7 +80,8 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
     schemas = offered(parts.toolbox, principal, profile.tools, collections, config.max_description_tokens)
     if not schemas:
         if asked.by_client:
-            raise Forbidden("You may not run any of the tools that answer from documents.")
+            message = "You may not run any of the tools that answer from documents."
+            raise refused("tool", Forbidden(message))
         return None
     can_search = any(schema["function"]["name"] == SEARCH for schema in schemas)
     model = data.get("model")
@@ -104,11 +109,12 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
         foreign_tools=None in own,
         structured=structured_output(data, keep=not names),
         window=Window(max_input_tokens(model), answer_tokens(data), data.get("tools") or ()),
+        cache=await control(parts.state, principal, scope, data),
     )
     turn.citations.begin_above(messages)
     if mode != "tool":
         asks = profile.condense_model or str(model)
-        question = await question_of(data, asks, parts.condense_prompt, turn.call.deadline)
+        question = await question_of(data, asks, parts.condense_prompt, turn.call.deadline, turn.cache)
         if question:
             turn.searched.append(await search(turn, question))
     prompt = parts.context_prompt if mode == "context" else parts.prompt

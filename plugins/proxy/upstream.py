@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from plugins.core.errors import (
     ModelUnavailable,
 )
 from plugins.core.ports import Call
+from plugins.proxy.caches import UNCACHED, count
 from plugins.proxy.disconnect import PaidStream
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,6 @@ OURS = frozenset({"litellm_logging_obj", "litellm_call_id", "deployment", "guard
 """What belongs to the first round in a request's data; each round is logged and priced by itself."""
 
 
-UNCACHED = {"no-cache": True, "no-store": True}
-"""LiteLLM's response cache must not give one caller what another may read, and knows no rights: a semantic
-cache answers a question that is merely alike."""
-
-
 def fallback_of(response: Any) -> str | None:
     """The model group that answered instead of the one that was asked; None where there was no fallback."""
     given = response.get if isinstance(response, dict) else partial(getattr, response)
@@ -48,7 +44,12 @@ def fallback_of(response: Any) -> str | None:
     return headers.get("x-litellm-model-group") if headers.get("x-litellm-attempted-fallbacks") else None
 
 
-def ask_again(data: dict[str, Any], first: Any, response_format: dict[str, Any] | None = None) -> Ask:
+def ask_again(
+    data: dict[str, Any],
+    first: Any,
+    response_format: dict[str, Any] | None = None,
+    cache: Mapping[str, Any] = UNCACHED,
+) -> Ask:
     """Calls the router as LiteLLM did in the first round: same model, parameters, key.
 
     Where a fallback answered a round, it goes on with the next; a ``tool_choice`` that forces a call counts
@@ -58,10 +59,11 @@ def ask_again(data: dict[str, Any], first: Any, response_format: dict[str, Any] 
         data: The request.
         first: LiteLLM's response of the first round. A stream's fallback may take over until its first token.
         response_format: Of a round without tools.
+        cache: LiteLLM's ``cache`` of every round.
     """
     answered = first
     kept = {k: v for k, v in data.items() if k not in OURS and not k.startswith("_litellm")}
-    kept["cache"] = dict(UNCACHED)
+    kept["cache"] = dict(cache)
     kept["stream"] = True
     kept["stream_options"] = {"include_usage": True}
     kept["litellm_trace_id"] = data.get("litellm_trace_id") or data.get("litellm_call_id")
@@ -83,7 +85,9 @@ def ask_again(data: dict[str, Any], first: Any, response_format: dict[str, Any] 
         for name in ("metadata", "litellm_metadata"):
             if isinstance(request.get(name), dict):
                 request[name] = dict(request[name])  # the router writes its own notes into it
-        answered = PaidStream(await router.acompletion(**{**request, "messages": list(messages)}))
+        stream = await router.acompletion(**{**request, "messages": list(messages)})
+        count(stream, cache)
+        answered = PaidStream(stream)
         return answered
 
     return ask

@@ -16,6 +16,9 @@ Json = sa.JSON(none_as_null=True)
 def upgrade() -> None:
     with op.batch_alter_table("documents") as documents:
         documents.add_column(sa.Column("traceparent", sa.String(64), nullable=True))
+    op.drop_index("ix_documents_collection_id_change", "documents")
+    state = ["collection_id", "change", "live_revision", "deleting", "expires_at"]
+    op.create_index("ix_documents_state", "documents", state)
     op.create_table(
         "processes",
         sa.Column("id", sa.String(64), nullable=False),

@@ -44,6 +44,8 @@ class Upstream:
     asked: list[Asked] = field(default_factory=list)
     failures: dict[tuple[str, int], list[Failure]] = field(default_factory=dict)
     """By model and round: what goes wrong, each once and in this order."""
+    pause_s: float = 0.0
+    """Before each chunk of a stream."""
 
     def models(self) -> list[tuple[str, int]]:
         """Which model was asked in which round."""
@@ -71,6 +73,7 @@ class Upstream:
                 assert request.transport
                 request.transport.abort()
                 return response
+            await asyncio.sleep(self.pause_s)
             await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
         await response.write(b"data: [DONE]\n\n")
         return response

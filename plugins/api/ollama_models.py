@@ -29,6 +29,7 @@ from plugins.core.errors import (
     Upstream,
 )
 from plugins.core.identity import Principal
+from plugins.core.metrics import refused
 from plugins.core.validation import read_json
 
 log = logging.getLogger(__name__)
@@ -74,8 +75,15 @@ class OllamaModels:
         self._rights = rights
         self._database = database
         self._client: httpx.AsyncClient | None = None
+        self._asking = 0
+        self._closing = False
         self._insecure = {host.lower() for host in config.insecure_registries}
         self._registries = {OWN_REGISTRY, *self._insecure, *(host.lower() for host in config.registries)}
+
+    async def close(self) -> None:
+        """Hold no connection any more, as soon as nothing is asked."""
+        self._closing = True
+        await self._close_idle()
 
     async def list(self, principal: Principal, *, loaded: bool = False) -> dict[str, Any]:
         """``{"models": [...]}``: all that Ollama has (`/api/tags`), or those in its memory (`/api/ps`)."""
@@ -138,7 +146,8 @@ class OllamaModels:
 
     def _check(self, principal: Principal) -> None:
         if not self._rights.decide_ollama(principal).allowed:
-            raise Forbidden("This needs the right `ollama`, which you do not have. Ask who runs this server.")
+            message = "This needs the right `ollama`, which you do not have. Ask who runs this server."
+            raise refused("ollama", Forbidden(message))
         if self._config.base_url is None:
             raise ModelUnavailable("There is no Ollama here: set `ollama.base_url` in the configuration.")
 
@@ -162,6 +171,7 @@ class OllamaModels:
     ) -> AsyncIterator[httpx.Response]:
         """A good response, not yet read; whatever fails until it is read becomes an error of ours."""
         timeout = httpx.Timeout(silence_s or self._config.timeout_s, connect=CONNECT_S)
+        self._asking += 1
         request = self._http().build_request(method, path, json=body, timeout=timeout)
         try:
             response = await self._http().send(request, stream=True)
@@ -180,6 +190,16 @@ class OllamaModels:
         except httpx.HTTPError as error:
             log.warning("ollama: %s: %s", path, error)
             raise Upstream("The connection to Ollama broke. Try again.") from error
+        finally:
+            self._asking -= 1
+            if self._closing:
+                await self._close_idle()
+
+    async def _close_idle(self) -> None:
+        client = self._client
+        if client is not None and not self._asking:
+            self._client = None
+            await client.aclose()
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from pydantic import SecretStr
 
-from plugins.core.errors import IdentityUnavailable, Unauthenticated
+from plugins.core.errors import IdentityUnavailable, SignInFailure, Unauthenticated
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Answers(Generic[T]):
         self._ask = ask
         self._untrusted = untrusted
         self._good: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
-        self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[float, tuple[str, SignInFailure]]] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[T]] = {}
         self._left, self._counted = float(BURST), time.monotonic()
 
@@ -53,9 +53,9 @@ class Answers(Generic[T]):
         """
         digest = hashlib.sha256(token.get_secret_value().encode()).digest()
         now = time.monotonic()
-        until, reason = self._refused.get(digest, (now, ""))
+        until, (message, why) = self._refused.get(digest, (now, ("", "invalid")))
         if now < until:
-            raise Unauthenticated(reason)
+            raise Unauthenticated(message, why=why)
         known = self._good.get(digest)
         if known is not None and now < known[0]:
             self._good.move_to_end(digest)
@@ -80,7 +80,7 @@ class Answers(Generic[T]):
             answer, lasts_s = await self._ask(token)
         except Unauthenticated as error:
             self._good.pop(digest, None)
-            _keep(self._refused, digest, (asked + REFUSED_S, error.message))
+            _keep(self._refused, digest, (asked + REFUSED_S, (error.message, error.why)))
             raise
         if is_new:
             self._left += 1

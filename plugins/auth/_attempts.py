@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from plugins.core.errors import LimitReached
+from plugins.core.metrics import SIGN_INS_LIMITED
 
 TOO_MANY = "Too many failed sign-ins. Wait as long as `Retry-After` says, or sign in with a browser."
 MAX_KEYS = 20_000
@@ -57,6 +58,7 @@ class Attempts:
         keys = _keys(account, address)
         wait = max(self._wait(key, limit) for key, limit in keys)
         if wait > 0:
+            SIGN_INS_LIMITED.inc()
             raise LimitReached(TOO_MANY, retry_after_s=math.ceil(wait))
         now = self._clock()
         for key, _ in keys:

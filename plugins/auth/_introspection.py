@@ -34,5 +34,5 @@ class Introspection:
 
     async def _ask(self, token: SecretStr) -> tuple[None, float]:
         if not (await self._keycloak.introspect(token))["active"]:
-            raise Unauthenticated(REVOKED)
+            raise Unauthenticated(REVOKED, why="revoked")
         return None, self._every_s

@@ -77,7 +77,7 @@ class Issuer:
             return found
         if not self._reachable:
             raise IdentityUnavailable
-        raise Unauthenticated(UNKNOWN_KEY)
+        raise Unauthenticated(UNKNOWN_KEY, why="wrong_signature")
 
     async def ping(self) -> None:
         """Ask the issuer now, unless it was asked within ``refetch_s``; raise IdentityUnavailable."""

@@ -55,10 +55,10 @@ class Revocations:
         if time.monotonic() - self._read_at > FRESH_S:
             await self._read()
         if principal.session and _key(principal.source, "session", principal.session) in self._known:
-            raise Unauthenticated(ENDED)
+            raise Unauthenticated(ENDED, why="revoked")
         found = self._known.get(_key(principal.source, "subject", principal.subject))
         if found and (principal.issued_at is None or principal.issued_at <= found.before):
-            raise Unauthenticated(ENDED)
+            raise Unauthenticated(ENDED, why="revoked")
 
     async def revoke(self, ended: Ended) -> None:
         """Refuse the session, or where none is named all that the subject has; known here at once.

@@ -113,7 +113,7 @@ class SessionSource(IdentitySource[SignInConfig]):
         bearer = replace(credential, bearer=SecretStr(session.access_token))
         principal = await self._source(session).authenticate(bearer)
         if principal.subject != session.subject:
-            raise Unauthenticated(ENDED)
+            raise Unauthenticated(ENDED, why="session_ended")
         return principal
 
     def check_origin(self, method: str, headers: Mapping[str, str], path: str = "") -> None:
@@ -164,7 +164,7 @@ class SessionSource(IdentitySource[SignInConfig]):
 
     def _source(self, session: Session) -> IdentitySource[Any]:
         if session.source not in self._sources:
-            raise Unauthenticated(ENDED)
+            raise Unauthenticated(ENDED, why="session_ended")
         return self._sources[session.source]
 
     async def _current(self, cookie: str) -> Session:
@@ -182,7 +182,7 @@ class SessionSource(IdentitySource[SignInConfig]):
                 return row.session
             if not row.session.refresh_token or not sign_in:
                 await self._forget(row.id)
-                raise Unauthenticated(ENDED)
+                raise Unauthenticated(ENDED, why="session_ended")
             if time.monotonic() > give_up:
                 raise IdentityUnavailable
             await asyncio.sleep(POLL_S)  # another request, maybe of another process, asks the issuer
@@ -190,7 +190,7 @@ class SessionSource(IdentitySource[SignInConfig]):
     async def _row(self, cookie: str) -> _Row:
         found = _VALUE.fullmatch(cookie)
         if found is None:
-            raise Unauthenticated(ENDED)
+            raise Unauthenticated(ENDED, why="session_ended")
         own = and_(sessions.c.id == _id(found[1]), sessions.c.expires_at > time.time())
         try:
             async with self._database.read() as connection:
@@ -198,13 +198,13 @@ class SessionSource(IdentitySource[SignInConfig]):
         except Upstream as error:
             raise IdentityUnavailable from error
         if row is None:
-            raise Unauthenticated(ENDED)
+            raise Unauthenticated(ENDED, why="session_ended")
         try:
             key = OctKey.import_key(base64.urlsafe_b64decode(found[2] + "="))
             plain = jwe.decrypt_compact(row.sealed, key, algorithms=["dir", "A256GCM"]).plaintext
             return _Row(row.id, key, row.sealed, Session.model_validate_json(plain or b""))
         except (JoseError, ValidationError, ValueError) as error:
-            raise Unauthenticated(ENDED) from error
+            raise Unauthenticated(ENDED, why="session_ended") from error
 
     async def _claim(self, row: _Row, now: float) -> bool:
         """Whether it is this request that asks for new tokens: one does, also over several processes."""
@@ -229,7 +229,7 @@ class SessionSource(IdentitySource[SignInConfig]):
                 tokens = await sign_in.refresh(SecretStr(old.refresh_token or ""))
         except Unauthenticated as error:
             await self._forget(row.id)
-            raise Unauthenticated(ENDED) from error
+            raise Unauthenticated(ENDED, why="session_ended") from error
         except (IdentityUnavailable, TimeoutError) as error:
             async with self._database.write() as connection:
                 again = time.time() + AGAIN_S

@@ -51,17 +51,19 @@ class Kind:
         try:
             self._registry.validate(claims)
         except ExpiredTokenError as error:
-            raise Unauthenticated(f"The {self.name} has expired. Sign in again.") from error
+            raise Unauthenticated(f"The {self.name} has expired. Sign in again.", why="expired") from error
         except MissingClaimError as error:
-            raise Unauthenticated(f"The {self.name} lacks the claim `{error.claim}`.") from error
+            raise Unauthenticated(
+                f"The {self.name} lacks the claim `{error.claim}`.", why="wrong_claims"
+            ) from error
         except ClaimError as error:
-            raise Unauthenticated(self._wrong(error.claim)) from error
+            raise Unauthenticated(self._wrong(error.claim), why="wrong_claims") from error
         for name in ("iss", "sub", "typ"):
             # the registry also takes a list that has the value
             if not isinstance(claims.get(name, ""), str):
-                raise Unauthenticated(self._wrong(name))
+                raise Unauthenticated(self._wrong(name), why="wrong_claims")
         if not self._is_it(claims):
-            raise Unauthenticated(self.other)
+            raise Unauthenticated(self.other, why="wrong_claims")
 
     def _wrong(self, claim: str) -> str:
         reasons = {
@@ -135,9 +137,9 @@ class Verifier:
             claims = strict_object(verified.payload or b"")
         except JoseError as error:
             # wrong, or the key is not of the kind that the header's `alg` needs
-            raise Unauthenticated(f"The {kind.name}'s signature is wrong.") from error
+            raise Unauthenticated(f"The {kind.name}'s signature is wrong.", why="wrong_signature") from error
         except ValueError as error:
-            raise Unauthenticated(f"The {kind.name} is malformed.") from error
+            raise Unauthenticated(f"The {kind.name} is malformed.", why="malformed") from error
         kind.check(claims)
         return claims
 
@@ -158,7 +160,7 @@ class Verifier:
             first, _, _ = token.split(".")
             header = strict_object(decoded(first))
         except ValueError as error:
-            raise Unauthenticated(malformed) from error
+            raise Unauthenticated(malformed, why="malformed") from error
         if header.get("alg") not in self._algorithms:
             raise Unauthenticated(f"The {kind.name} is signed in a way that this server does not accept.")
         typ = header.get("typ")
@@ -168,5 +170,5 @@ class Verifier:
         if "crit" in header or "b64" in header:
             raise Unauthenticated(f"The {kind.name} demands an extension that this server does not know.")
         if not isinstance(header.get("kid"), str | None):
-            raise Unauthenticated(malformed)
+            raise Unauthenticated(malformed, why="malformed")
         return header

@@ -54,7 +54,7 @@ class ApiKeys(IdentitySource[ApiKeysSettings]):
     async def authenticate(self, credential: Credential) -> Principal:
         key = self._find(credential)
         if key is None or credential.bearer is None:
-            raise Unauthenticated("This key is not known.")
+            raise Unauthenticated("This key is not known.", why="unknown_key")
         if not credential.bearer.get_secret_value().startswith(PREFIX):
             raise Unauthenticated(f"Keys must begin with `{PREFIX}`: ask for a new one.")
         return Principal(

@@ -109,7 +109,7 @@ class Gitlab(IdentitySource[GitlabSettings]):
     async def authenticate(self, credential: Credential) -> Principal:
         token = credential.bearer
         if token is None or not self.accepts(credential):
-            raise Unauthenticated(UNKNOWN)
+            raise Unauthenticated(UNKNOWN, why="unknown_key")
         if token.get_secret_value().startswith(PERSONAL):
             raise Unauthenticated(NOT_PERSONAL)
         principal = await self._answers.about(token)
@@ -155,7 +155,7 @@ class Gitlab(IdentitySource[GitlabSettings]):
         if left_s is None:  # GitLab's word for a token that does not expire
             return self.settings.cache_s
         if not isinstance(left_s, int) or left_s <= 0:
-            raise Unauthenticated(UNKNOWN)
+            raise Unauthenticated(UNKNOWN, why="expired")
         return min(self.settings.cache_s, left_s)
 
     def _principal(self, subject: str, user: dict[str, Any], info: dict[str, Any]) -> Principal:
@@ -184,7 +184,7 @@ class Gitlab(IdentitySource[GitlabSettings]):
     async def _about(self, path: str, token: SecretStr) -> dict[str, Any]:
         status, answer = await self._get(path, token)
         if status in REFUSED:
-            raise Unauthenticated(UNKNOWN)
+            raise Unauthenticated(UNKNOWN, why="unknown_key")
         if status != httpx.codes.OK:
             log.warning("identity source %s: GitLab answered %s with status %s", self.name, path, status)
             raise IdentityUnavailable

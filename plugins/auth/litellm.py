@@ -49,5 +49,5 @@ class Litellm(IdentitySource[LitellmSettings]):
 
     async def authenticate(self, credential: Credential) -> NoReturn:
         if not self.accepts(credential):
-            raise Unauthenticated("This key is not known.")
+            raise Unauthenticated("This key is not known.", why="unknown_key")
         raise HandBack

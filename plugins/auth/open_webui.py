@@ -156,7 +156,7 @@ class OpenWebui(IdentitySource[OpenWebuiSettings]):
 
     async def authenticate(self, credential: Credential) -> Principal:
         if credential.bearer is None or not self.accepts(credential):
-            raise Unauthenticated("This key is not known.")
+            raise Unauthenticated("This key is not known.", why="unknown_key")
         if not credential.bearer.get_secret_value().startswith(PREFIX):
             raise Unauthenticated(f"Keys must begin with `{PREFIX}`: ask for a new one.")
         user = self._signed(credential.headers, self._secret) if self._secret else _plain(credential.headers)
@@ -185,10 +185,10 @@ class OpenWebui(IdentitySource[OpenWebuiSettings]):
         claims = self._claims(_once(headers, JWT_HEADER), secret)
         times = claims["iat"], claims["exp"]
         if not all(type(value) is int for value in times):
-            raise Unauthenticated(MALFORMED)
+            raise Unauthenticated(MALFORMED, why="malformed")
         # a token for somebody else with the same secret, or one that outlives its use
         if "aud" in claims or times[1] <= times[0]:
-            raise Unauthenticated(NOT_ITS_TOKEN)
+            raise Unauthenticated(NOT_ITS_TOKEN, why="wrong_claims")
         if times[1] - times[0] > MAX_LIFE_S:
             raise Unauthenticated(TOO_LONG)
         return _user(claims, float(times[0]))
@@ -197,7 +197,7 @@ class OpenWebui(IdentitySource[OpenWebuiSettings]):
         if token is None:
             raise Unauthenticated(UNSIGNED)
         if len(token) > MAX_TOKEN_BYTES:
-            raise Unauthenticated(MALFORMED)
+            raise Unauthenticated(MALFORMED, why="malformed")
         try:
             header = strict_object(decoded(token.split(".")[0]))
             if (
@@ -205,18 +205,18 @@ class OpenWebui(IdentitySource[OpenWebuiSettings]):
                 or header.get("typ") != "JWT"
                 or {"crit", "b64"} & header.keys()
             ):
-                raise Unauthenticated(NOT_ITS_TOKEN)
+                raise Unauthenticated(NOT_ITS_TOKEN, why="wrong_claims")
             verified = jws.deserialize_compact(token, secret, registry=self._jws)
             claims = strict_object(verified.payload or b"")
             self._registry.validate(claims)
         except ExpiredTokenError as error:
-            raise Unauthenticated(EXPIRED) from error
+            raise Unauthenticated(EXPIRED, why="expired") from error
         except ClaimError as error:
-            raise Unauthenticated(NOT_ITS_TOKEN) from error
+            raise Unauthenticated(NOT_ITS_TOKEN, why="wrong_claims") from error
         except JoseError as error:
-            raise Unauthenticated(OTHER_SIGNATURE) from error
+            raise Unauthenticated(OTHER_SIGNATURE, why="wrong_signature") from error
         except ValueError as error:
-            raise Unauthenticated(MALFORMED) from error
+            raise Unauthenticated(MALFORMED, why="malformed") from error
         return claims
 
 

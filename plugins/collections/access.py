@@ -15,6 +15,7 @@ from plugins.collections.records import CollectionRecord, Gate, now
 from plugins.collections.rights import Grants, Rights
 from plugins.core.errors import Conflict, Forbidden
 from plugins.core.identity import RIGHTS, Principal, Right
+from plugins.core.metrics import refused
 from plugins.core.shapes import Access, EffectiveAccess, RightView
 
 NEEDS_MANAGE = "This needs the right `manage` to the collection, which you do not have."
@@ -79,7 +80,7 @@ class AccessService:
         if user is None:
             return self._explained(record, Known(principal, "request", now()))
         if not audits and not self._rights.decide(principal, "manage", record).allowed:
-            raise Forbidden(NEEDS_MANAGE)
+            raise refused("manage", Forbidden(NEEDS_MANAGE))
         _check_ours(record)
         return self._explained(record, await self._people.known(user))
 
@@ -142,7 +143,7 @@ async def replace_grants(
     for right, subject in await connection.execute(of_it):
         before[right] |= {subject}
     if not rights.decide(principal, "manage", replace(record, grants=before)).allowed:
-        raise Forbidden(NEEDS_MANAGE)
+        raise refused("manage", Forbidden(NEEDS_MANAGE))
     if not rights.decide(principal, "manage", replace(record, grants=wanted)).allowed:
         raise Conflict(LAST_MANAGE.format(f"user:{principal.user_id}"), param=f"{place}manage")
     await connection.execute(delete(grants).where(grants.c.collection_id == record.id))

@@ -25,6 +25,7 @@ from plugins.collections.storage import choose_retrieval
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import Conflict, Forbidden, InvalidRequest
 from plugins.core.identity import RIGHTS, Principal
+from plugins.core.metrics import refused
 from plugins.core.ports import Embed
 from plugins.core.shapes import CollectionList, CollectionPatch, CollectionView, NewCollection, ReindexView
 
@@ -129,7 +130,8 @@ class CollectionCatalogue:
         if kind == "milvus":
             await self._check_milvus(principal, name, new)
         elif not self._rights.decide_create(principal, name).allowed:
-            raise Forbidden("You may not create a collection of this name: this needs the right `create`.")
+            message = "You may not create a collection of this name: this needs the right `create`."
+            raise refused("create", Forbidden(message))
         if new.pipeline not in self._pipelines:
             raise InvalidRequest(
                 f"There is no such pipeline; there are: {', '.join(self._pipelines)}", param="pipeline"

@@ -53,6 +53,7 @@ from plugins.core.errors import (
     Upstream,
 )
 from plugins.core.identity import Principal
+from plugins.core.metrics import UPLOADED_BYTES, UPLOADS, refused
 
 __all__ = ["DocumentService", "Original", "Upload"]
 
@@ -165,17 +166,13 @@ class DocumentService:
     ) -> None:
         """Write into the audit log what came in; not what was there already."""
         fresh = {new.revision for new in checked}
-        for row in rows:
-            if row.revision in fresh:
-                action: audit.Action = "document.replace" if row.stale else "document.add"
-                await audit.record(
-                    connection,
-                    principal,
-                    action,
-                    collection_id=row.collection_id,
-                    document_id=row.id,
-                    detail={"revision": row.revision, "sha256": row.sha256, "acl": row.acl},
-                )
+        for row in (row for row in rows if row.revision in fresh):
+            action: audit.Action = "document.replace" if row.stale else "document.add"
+            told = {"revision": row.revision, "sha256": row.sha256, "acl": row.acl}
+            of = {"collection_id": row.collection_id, "document_id": row.id}
+            await audit.record(connection, principal, action, **of, detail=told)
+            UPLOADS.labels(row.kind).inc()
+            UPLOADED_BYTES.inc(row.size)
 
     async def _keep(self, collection_id: str, new: CheckedUpload) -> None:
         path = new.upload.path
@@ -259,7 +256,7 @@ class DocumentService:
             values["attributes"] = dict(patch.metadata)
         if "acl" in patch.model_fields_set:
             if not self._rights.decide(principal, "manage", record).allowed:
-                raise Forbidden(MANAGE_AUDIENCE, param="acl")
+                raise refused("manage", Forbidden(MANAGE_AUDIENCE, param="acl"))
             acl = canonical_acl(patch.acl, self._rights)
             if acl != row.acl:
                 values |= {"acl": acl, "acl_key": audience_key(acl)}
@@ -328,9 +325,10 @@ class DocumentService:
             record = await self._gate.collection(connection, principal, ref, "query", "add", "manage")
             row = await self._document(connection, principal, record, document_id)
         if not self._rights.decide(principal, "query", record).allowed:
-            raise Forbidden("This needs the right `query` to the collection, which you do not have.")
+            message = "This needs the right `query` to the collection, which you do not have."
+            raise refused("query", Forbidden(message))
         if not self._rights.admits(principal, row.acl):
-            raise Forbidden("You are not in the audience of this document.")
+            raise refused("audience", Forbidden("You are not in the audience of this document."))
         live, revision = live_as(row), row.live_revision
         if revision is None or not self._rights.admits(principal, live["acl"]):
             live, revision = asdict(row), row.revision
@@ -382,7 +380,7 @@ class DocumentService:
         row = await self._document(connection, principal, record, document_id)
         manages = self._rights.decide(principal, "manage", record).allowed
         if not manages and row.uploaded_by != principal.user_id:
-            raise Forbidden(MANAGE_OR_OWN)
+            raise refused("manage", Forbidden(MANAGE_OR_OWN))
         return record, row
 
 

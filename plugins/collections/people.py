@@ -14,6 +14,7 @@ from plugins.collections.records import Gate, has_controls, now
 from plugins.collections.rights import Rights
 from plugins.core.errors import Forbidden, InvalidRequest
 from plugins.core.identity import Principal, canonical_subject
+from plugins.core.metrics import refused
 from plugins.core.ports import Directory
 from plugins.core.shapes import PersonList, PersonView, RoleList, RoleView
 
@@ -132,7 +133,8 @@ class People:
         async with self._database.read() as connection:
             if await self._gate.collections(connection, principal, "manage"):
                 return
-        raise Forbidden("This needs the right `manage` to a collection, or to `create` one.")
+        message = "This needs the right `manage` to a collection, or to `create` one."
+        raise refused("manage", Forbidden(message))
 
     def _person(self, text: str, param: str) -> tuple[str, str]:
         """Source and name."""

@@ -29,6 +29,7 @@ from plugins.collections.rights import Rights
 from plugins.collections.uploads import MANAGE_AUDIENCE, CheckedUpload
 from plugins.core.errors import Conflict, Forbidden
 from plugins.core.identity import Principal
+from plugins.core.metrics import refused
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ async def place(
     if existing.gone:
         raise Conflict("The document with this id is being deleted; try again in a moment.", param="id")
     if new.acl is not None and new.acl != existing.acl and not manages:
-        raise Forbidden(MANAGE_AUDIENCE, param="acl")
+        raise refused("manage", Forbidden(MANAGE_AUDIENCE, param="acl"))
     new = replace(new, acl=existing.acl if new.acl is None else new.acl)
     if _equal(existing, new):
         return await _with_all_files(connection, principal, existing)

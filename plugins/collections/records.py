@@ -21,6 +21,7 @@ from plugins.collections.database import Database
 from plugins.collections.rights import Grants, Rights
 from plugins.core.errors import Forbidden, UnknownCollection
 from plugins.core.identity import Principal, Right
+from plugins.core.metrics import refused
 
 Status = Literal["in_progress", "completed", "cancelled", "failed"]
 
@@ -245,16 +246,16 @@ class Gate:
         """
         try:
             record = await self.as_seen(principal, await self.find(connection, ref))
-        except UnknownCollection:
+        except UnknownCollection as error:
             await self._credential_is_good(connection, principal)
+            refused(any_of[0], error)
             raise
         if not self.rights.permissions(principal, record):
             await self._credential_is_good(connection, principal)
-            raise UnknownCollection
+            raise refused(any_of[0], UnknownCollection())
         if not any(self.rights.decide(principal, right, record).allowed for right in any_of):
-            raise Forbidden(
-                f"This needs the right `{any_of[0]}` to the collection `{ref}`, which you do not have."
-            )
+            message = f"This needs the right `{any_of[0]}` to the collection `{ref}`, which you do not have."
+            raise refused(any_of[0], Forbidden(message))
         return record
 
     async def prepare(self, principal: Principal) -> None:

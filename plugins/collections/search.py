@@ -33,6 +33,7 @@ from plugins.collections.rights import Rights
 from plugins.core.config import CollectionsConfig
 from plugins.core.errors import InvalidRequest, ModelUnavailable, UnknownDocument
 from plugins.core.identity import Principal
+from plugins.core.metrics import SEARCHES, counted
 from plugins.core.ports import Embed, Passage, QueryableCollection
 from plugins.core.shapes import SearchRequest
 from plugins.core.telemetry import stage
@@ -91,6 +92,14 @@ class Searcher:
             ModelUnavailable: The embedding model of a named collection is not configured.
             StoreMismatch: A named collection that others made is not (any more) as the YAML says.
         """
+        with counted(SEARCHES) as outcome:
+            passages = await self._search(principal, collections, request)
+            outcome.result = "found" if passages else "nothing"
+        return passages
+
+    async def _search(
+        self, principal: Principal, collections: Sequence[str] | None, request: SearchRequest
+    ) -> list[Passage]:
         await self._adopter.refresh()
         async with self._database.read() as connection:
             found = await self._queryable(connection, principal, collections)

@@ -15,6 +15,8 @@ the log and is never shown.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from crawler.errors import ConfigError, StoreUnavailable, UnsupportedFormat
 
 __all__ = [
@@ -82,15 +84,36 @@ class Conflict(BundleError):
     """This conflicts with what is already there."""
 
 
+SignInFailure = Literal[
+    "no_credential",
+    "unknown_key",
+    "unknown_issuer",
+    "expired",
+    "wrong_signature",
+    "wrong_claims",
+    "malformed",
+    "revoked",
+    "session_ended",
+    "invalid",
+]
+
+
 class Unauthenticated(BundleError):
     """Sign in: send an access token or a key as `Authorization: Bearer ...`. In Open WebUI: sign in anew."""
 
     def __init__(
-        self, message: str | None = None, *, reason: str = "invalid_token", param: str | None = None
+        self,
+        message: str | None = None,
+        *,
+        reason: str = "invalid_token",
+        param: str | None = None,
+        why: SignInFailure = "invalid",
     ) -> None:
         super().__init__(message, param=param)
         self.reason = reason
         """The ``error`` of the WWW-Authenticate header (RFC 6750, section 3.1)."""
+        self.why = why
+        """For metrics."""
 
 
 class Forbidden(BundleError):

@@ -40,9 +40,7 @@ REFUSALS = Counter("collections_refusals", "What somebody had no right to", ["ri
 SIGN_INS = Counter("collections_sign_ins", "Requests by who checked the credential", ["source", "result"])
 SIGN_INS_LIMITED = Counter("collections_sign_ins_limited", "Passwords that were not tried: too many failed")
 UPLOADS = Counter("collections_uploads", "Documents and new versions of some that were taken in", ["kind"])
-UPLOADED_BYTES = Counter(
-    "collections_uploaded_bytes", "Their size; of addresses the page behind them counts for nothing"
-)
+UPLOADED_BYTES = Counter("collections_uploaded_bytes", "Their size; what is behind an address is not in it")
 CACHED_ROUNDS = Counter(
     "collections_cached_rounds", "Rounds of answers that LiteLLM's cache was asked for", ["result"]
 )
@@ -72,6 +70,12 @@ QUEUE_AGE_SECONDS = Gauge(
 WORKERS = Gauge("collections_workers", "Workers that gave a sign of life", multiprocess_mode="livemostrecent")
 UP = Gauge("collections_up", "Whether a part answers", ["part"], multiprocess_mode="livemin")
 CHILD_RESTARTS = Counter("collections_child_restarts", "Children that ended and were started anew", ["child"])
+RELOADS = Counter("collections_reloads", "Configurations that this process took up, or refused", ["result"])
+CONFIGURATION_MISTAKES = Gauge(
+    "collections_configuration_mistakes",
+    "Mistakes of the configuration that was refused last; 0 = the one in force is the newest",
+    multiprocess_mode="livemax",
+)
 
 
 class Outcome:

@@ -21,6 +21,7 @@ from plugins.core.errors import (
     UnknownTool,
 )
 from plugins.core.identity import Decision, Principal
+from plugins.core.metrics import OTHER, TOOL_RUNS, counted, refused, result_of
 from plugins.core.ports import Call, Tool, ToolResult
 from plugins.core.validation import invalid, read_json
 
@@ -70,12 +71,12 @@ class Toolbox:
             UnknownTool: There is no such tool, or the principal may not run it.
             InvalidRequest: They are not valid; ``param`` is the field (``arguments.query``).
         """
-        self._check(principal, name)
-        given = _decode(arguments)
         try:
-            return self._arguments[name].model_validate(given)
-        except ValidationError as error:
-            raise invalid(error.errors(include_url=False), given, "arguments") from error
+            self._check(principal, name)
+            return self._read(name, arguments)
+        except (UnknownTool, InvalidRequest) as error:
+            TOOL_RUNS.labels(self._label(name), result_of(error)).inc()
+            raise
 
     async def run(self, name: str, args: BaseModel, call: Call, timeout_s: float) -> ToolResult:
         """Run a tool for a program.
@@ -92,7 +93,11 @@ class Toolbox:
             DeadlineExceeded: It took too long.
             BundleError, CrawlError: As the tool's services raise them (Forbidden, UnknownCollection, ...).
         """
-        self._check(call.principal, name)
+        with counted(TOOL_RUNS, self._label(name)):
+            self._check(call.principal, name)
+            return await self._run(name, args, call, timeout_s)
+
+    async def _run(self, name: str, args: BaseModel, call: Call, timeout_s: float) -> ToolResult:
         seconds = min(timeout_s, call.deadline - time.monotonic())
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -135,8 +140,21 @@ class Toolbox:
             return f"Running {name}"
 
     def _check(self, principal: Principal, name: str) -> None:
-        if name not in self._tools or not self._allowed(principal, name).allowed:
+        if name not in self._tools:
             raise UnknownTool
+        if not self._allowed(principal, name).allowed:
+            raise refused("tool", UnknownTool())
+
+    def _read(self, name: str, arguments: Arguments) -> BaseModel:
+        given = _decode(arguments)
+        try:
+            return self._arguments[name].model_validate(given)
+        except ValidationError as error:
+            raise invalid(error.errors(include_url=False), given, "arguments") from error
+
+    def _label(self, name: str) -> str:
+        """The tool in metrics: names that are not ours are whatever somebody wrote."""
+        return name if name in self._tools else OTHER
 
     def _schema(self, name: str) -> dict[str, Any]:
         parameters = _plain(self._arguments[name].model_json_schema())

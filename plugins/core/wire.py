@@ -61,6 +61,11 @@ class WireError(NamedTuple):
     headers: dict[str, str]
 
 
+def code_of(error: BaseException) -> str:
+    """The error's code, as clients see it."""
+    return _wire(error).code
+
+
 def to_wire(error: Exception, resource_metadata: str | None = None) -> WireError:
     """The response for ``error``. A class that the table lacks shows nothing of itself: 500.
 
@@ -68,9 +73,8 @@ def to_wire(error: Exception, resource_metadata: str | None = None) -> WireError
         error: What went wrong.
         resource_metadata: Where a refused client learns how to sign in (RFC 9728, section 5.1).
     """
-    known = isinstance(error, errors.BundleError | crawl.CrawlError)
     public = error if isinstance(error, errors.BundleError | crawl.CrawlError) else errors.BundleError()
-    wire = TABLE.get(type(error), TABLE[errors.BundleError]) if known else TABLE[errors.BundleError]
+    wire = _wire(error)
     body = {"message": public.message, "type": wire.type, "param": public.param, "code": wire.code}
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unauthenticated):
@@ -81,3 +85,9 @@ def to_wire(error: Exception, resource_metadata: str | None = None) -> WireError
     if wire.status in (429, 503):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", None) or RETRY_AFTER_S)
     return WireError(wire.status, {"error": body}, headers)
+
+
+def _wire(error: BaseException) -> Wire:
+    known = isinstance(error, errors.BundleError | crawl.CrawlError)
+    kind: type[Any] = type(error)
+    return TABLE.get(kind, TABLE[errors.BundleError]) if known else TABLE[errors.BundleError]

@@ -4,13 +4,20 @@ VENV ?= .venv
 PORT ?= 4000
 TESTS ?= tests
 KEYCLOAK_PORT ?= 8080
+LOAD_SECONDS ?= 600
+# The stack: `podman-compose` will do as well. PROFILE=full has all services.
+COMPOSE ?= docker compose
+PROFILE ?= minimal
+STACK = $(COMPOSE) --env-file .env.dev -f deploy/compose.yaml -f deploy/compose.dev.yaml --profile $(PROFILE)
+STACK_PROD = $(COMPOSE) --env-file .env.prod -f deploy/compose.yaml --profile full
+SERVICE ?= $(if $(filter full,$(PROFILE)),proxy,minimal)
 BIN := $(VENV)/bin
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 # Else each of the many processes of a test run compiles all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo keycloak test test-live test-crash lint format bench bench-ingest check doctor clean lock
+.PHONY: help install run demo keycloak setup up up-prod down logs shell migrate test test-live test-crash lint format bench bench-ingest bench-load check doctor clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +39,27 @@ demo: install ## Run the whole story on a free port with temporary data, and che
 
 keycloak: ## Start a real Keycloak on loopback with a realm to try out (KEYCLOAK_PORT=8080); says what to configure
 	@exec $(PYTHON) deploy/keycloak/keycloak.py --port $(KEYCLOAK_PORT) --proxy http://127.0.0.1:$(PORT)
+
+setup: ## Make .env.dev, .env.prod and the secrets of the stack; what is there stays
+	@$(PYTHON) deploy/setup.py
+
+up: setup ## Start the stack for development: your source, started anew when it changes (PROFILE=minimal or full)
+	$(STACK) up --detach --build
+
+up-prod: setup ## Start the whole stack with .env.prod and .secrets/prod
+	$(STACK_PROD) up --detach
+
+down: ## Stop the stack; data stays (ENV=prod: that of `make up-prod`)
+	$(if $(filter prod,$(ENV)),$(STACK_PROD),$(STACK)) down
+
+logs: ## Follow what the stack logs (PROFILE, ENV=prod)
+	$(if $(filter prod,$(ENV)),$(STACK_PROD),$(STACK)) logs --follow --tail 100
+
+shell: ## A shell in the proxy's container (PROFILE, ENV=prod, SERVICE=worker)
+	$(if $(filter prod,$(ENV)),$(STACK_PROD) exec proxy,$(STACK) exec $(SERVICE)) sh
+
+migrate: install ## Bring the database of the configuration to this version's tables; starts do it, too
+	@$(BIN)/python -m plugins migrate
 
 check: install ## Check the configuration; prints all mistakes at once
 	@$(BIN)/python -m plugins check
@@ -63,6 +91,9 @@ bench: install ## Measure what we add to the stock proxy, as one table of ratios
 
 bench-ingest: install ## Measure ingestion, and what it does to the proxy beside it
 	$(BIN)/python -m bench.ingest
+
+bench-load: install ## A steady mix of chats, searches and uploads (LOAD_SECONDS=600 at each of two rates; 3600 = an hour)
+	$(BIN)/python -m bench.load --seconds $(LOAD_SECONDS)
 
 lock: ## Resolve requirements.lock anew (the newest versions that pyproject.toml allows)
 	$(PYTHON) -m venv .venv-lock

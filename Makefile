@@ -5,12 +5,14 @@ PORT ?= 4000
 TESTS ?= tests
 KEYCLOAK_PORT ?= 8080
 LOAD_SECONDS ?= 600
-# The stack: `podman-compose` will do as well. PROFILE=full has all services.
+# The stack: PROFILE=minimal or full, ENV=dev or prod; `podman-compose` may do instead of `docker compose`.
 COMPOSE ?= docker compose
 PROFILE ?= minimal
-STACK = $(COMPOSE) --env-file .env.dev -f deploy/compose.yaml -f deploy/compose.dev.yaml --profile $(PROFILE)
-STACK_PROD = $(COMPOSE) --env-file .env.prod -f deploy/compose.yaml --profile full
-SERVICE ?= $(if $(filter full,$(PROFILE)),proxy,minimal)
+ENV ?= dev
+STACK_dev = --env-file .env.dev -f deploy/compose.yaml -f deploy/compose.dev.yaml --profile $(PROFILE)
+STACK_prod = --env-file .env.prod -f deploy/compose.yaml --profile full
+STACK = $(COMPOSE) $(STACK_$(ENV))
+SERVICE ?= $(if $(filter minimaldev,$(PROFILE)$(ENV)),minimal,proxy)
 BIN := $(VENV)/bin
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 # Else each of the many processes of a test run compiles all modules anew.
@@ -43,20 +45,21 @@ keycloak: ## Start a real Keycloak on loopback with a realm to try out (KEYCLOAK
 setup: ## Make .env.dev, .env.prod and the secrets of the stack; what is there stays
 	@$(PYTHON) deploy/setup.py
 
-up: setup ## Start the stack for development: your source, started anew when it changes (PROFILE=minimal or full)
-	$(STACK) up --detach --build
+up: setup ## Start the stack from your source, anew when it changes (PROFILE=minimal or full)
+	$(COMPOSE) $(STACK_dev) up --detach --build
 
 up-prod: setup ## Start the whole stack with .env.prod and .secrets/prod
-	$(STACK_PROD) up --detach
+	@! grep -n 'example\.com' .env.prod || { echo "Put your addresses into .env.prod first."; exit 1; }
+	$(COMPOSE) $(STACK_prod) up --detach
 
-down: ## Stop the stack; data stays (ENV=prod: that of `make up-prod`)
-	$(if $(filter prod,$(ENV)),$(STACK_PROD),$(STACK)) down
+down: ## Stop the stack; data stays (PROFILE, ENV=prod)
+	$(STACK) down
 
 logs: ## Follow what the stack logs (PROFILE, ENV=prod)
-	$(if $(filter prod,$(ENV)),$(STACK_PROD),$(STACK)) logs --follow --tail 100
+	$(STACK) logs --follow --tail 100
 
-shell: ## A shell in the proxy's container (PROFILE, ENV=prod, SERVICE=worker)
-	$(if $(filter prod,$(ENV)),$(STACK_PROD) exec proxy,$(STACK) exec $(SERVICE)) sh
+shell: ## A shell in a container of the stack (PROFILE, ENV=prod, SERVICE=worker)
+	$(STACK) exec $(SERVICE) sh
 
 migrate: install ## Bring the database of the configuration to this version's tables; starts do it, too
 	@$(BIN)/python -m plugins migrate

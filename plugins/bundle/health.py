@@ -12,8 +12,10 @@ from typing import Any
 from crawler.errors import CrawlError
 from crawler.store import Store
 from crawler.supervisor import Supervisor
+from plugins.bundle import metrics
+from plugins.collections.backlog import backlog
 from plugins.collections.database import Database
-from plugins.collections.jobs import waiting, workers_alive
+from plugins.collections.jobs import workers_alive
 from plugins.core.errors import BundleError
 from plugins.core.ports import HealthReport, IdentitySource, Wellness
 
@@ -66,7 +68,7 @@ class Health:
             _attempt("store", self._store.capabilities(), messages),
             _attempt("models", self._missing_models(), messages),
             _attempt("worker", workers_alive(self._database), messages),
-            _attempt("database", waiting(self._database), messages),
+            _attempt("database", backlog(self._database), messages),
             *(_attempt(f"identity.{s.name}", _ping(s), messages) for s in self._sources),
         )
         if missing:
@@ -78,8 +80,11 @@ class Health:
         messages |= {f"collections.adopt.{name}": problem for name, problem in not_adopted.items()}
         if store is not None:
             details.setdefault("store", {})["version"] = store.version
-        details |= {"workers": alive, "queue": queued, "messages": messages}
+        details |= {"workers": alive, "queue": queued and queued.pending, "messages": messages}
         down = [found is None for found in identity]
+        parts = {"store": store, "database": queued, "worker": alive or None}
+        parts |= {f"identity.{s.name}": found for s, found in zip(self._sources, identity, strict=True)}
+        metrics.show(parts, alive, queued, self._supervisors)
         identity_word: Wellness = "unavailable" if all(down) else "degraded" if any(down) else "ok"
         return HealthReport(
             store="unavailable" if store is None else "degraded" if missing or not_adopted else "ok",

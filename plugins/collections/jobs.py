@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
@@ -382,10 +382,3 @@ async def workers_alive(database: Database, within_s: float = 15.0) -> int:
     query: Select[Any] = select(table.c.id).where(table.c.seen_at > now() - within_s)
     async with database.read() as connection:
         return len((await connection.execute(query)).all())
-
-
-async def waiting(database: Database) -> int:
-    """How many documents wait for a worker, or are with one."""
-    query = select(func.count()).select_from(tables.documents).where(tables.documents.c.pending.is_(True))
-    async with database.read() as connection:
-        return int((await connection.execute(query)).scalar_one())

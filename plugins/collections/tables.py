@@ -18,9 +18,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 Json = JSON(none_as_null=True)
+FAILED = text("status = 'failed'")
+"""Of documents: the text that a query must have, too, for the partial index to serve it."""
 
 metadata = MetaData(
     naming_convention={
@@ -129,6 +132,7 @@ documents = Table(
     Index("ix_documents_state", "collection_id", "change", "live_revision", "deleting", "expires_at"),
     Index(None, "collection_id", "parent_id"),
     Index(None, "expires_at"),
+    Index("ix_documents_failed", "stage", sqlite_where=FAILED, postgresql_where=FAILED),  # for counting them
 )
 
 counters = Table(

@@ -86,9 +86,39 @@ class CollectionsConfig(Settings):
     """Attributes of documents that filters may name, beside the built-in ones."""
 
 
+ChatRoute = Literal["/v1/chat/completions", "/v1/responses", "/v1/messages"]
+CHAT_ROUTES: tuple[ChatRoute, ...] = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+
+
+class ExchangesConfig(Settings):
+    """What was asked and answered in chats, kept for audits."""
+
+    enabled: bool = False
+    """Keep them. While they cannot be written down, no chat is answered."""
+    routes: tuple[ChatRoute, ...] = CHAT_ROUTES
+    """Of these APIs, their other addresses included."""
+    retention_days: float = Field(default=30.0, gt=0)
+    """Older ones are deleted, also when `enabled` is false again."""
+    redact: list[str] = []
+    """Regular expressions (Python's); what they match in a text is not kept."""
+    max_bytes: int = Field(default=65_536, ge=1024)
+    """Of a request's texts, and of an answer's; what is beyond is cut."""
+
+    @field_validator("redact")
+    @classmethod
+    def _are_patterns(cls, value: list[str]) -> list[str]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"is not a regular expression: {error}") from error
+        return value
+
+
 class AuditConfig(Settings):
     readers: list[str] = []
-    """Subjects that may read the audit log (`GET /v1/audit`); nobody by default."""
+    """Subjects that may read the audit log (`GET /v1/audit`) and what is kept of chats; nobody by default."""
+    exchanges: ExchangesConfig = ExchangesConfig()
 
 
 REGISTRY = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?$"
@@ -194,6 +224,10 @@ class WorkerConfig(Settings):
     """Documents that are converted at once, and as many that are embedded; twice as many are in work."""
     priorities: list[Priority] = []
     """Whose documents go first."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where the worker answers `/metrics` to Prometheus, to everybody; by default nowhere."""
+    metrics_host: str = "127.0.0.1"
+    """The address that it listens on there."""
 
 
 class ShutdownConfig(Settings):

@@ -69,7 +69,12 @@ QUEUE_AGE_SECONDS = Gauge(
 )
 WORKERS = Gauge("collections_workers", "Workers that gave a sign of life", multiprocess_mode="livemostrecent")
 UP = Gauge("collections_up", "Whether a part answers", ["part"], multiprocess_mode="livemin")
-CHILD_RESTARTS = Counter("collections_child_restarts", "Children that ended and were started anew", ["child"])
+CHILD_RESTARTS = Gauge(
+    "collections_child_restarts",
+    "How often a child of this process ended and was started anew",
+    ["child"],
+    multiprocess_mode="livesum",
+)
 RELOADS = Counter("collections_reloads", "Configurations that this process took up, or refused", ["result"])
 CONFIGURATION_MISTAKES = Gauge(
     "collections_configuration_mistakes",

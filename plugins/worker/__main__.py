@@ -14,17 +14,24 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from crawler import conversion
 from crawler.errors import ConfigError
+from crawler.store import Store
+from plugins.bundle.check import check_work
+from plugins.bundle.reload import Reloads
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.jobs import Queue
+from plugins.collections.originals import Originals
+from plugins.collections.processes import Processes
 from plugins.collections.quotas import Quotas
 from plugins.collections.storage import open_originals, open_store
-from plugins.core import logs
+from plugins.core import logs, telemetry
 from plugins.core.config import Config, folder, load
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.ingest import Ingest
+from plugins.worker.metrics import shown
 from plugins.worker.priority import yield_to_chats
 from plugins.worker.reindex import Reindexer
 from plugins.worker.tidy import Tidy
@@ -46,6 +53,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    telemetry.configure("litellm-collections-worker")
     try:
         config = load(folder())
         migrate(database_url(config.storage))
@@ -66,32 +74,67 @@ async def serve(config: Config, *, child: bool) -> None:
         threading.Thread(target=_watch_parent, args=(loop, stop), daemon=True).start()
     database = Database(database_url(config.storage))
     store = open_store(config.storage)
-    crawlers = Crawlers(config, store)
     queue = Queue(database, config.worker.lease_s, config.worker.max_attempts)
     originals = open_originals(config.storage)
-    worker = Worker(
-        queue,
-        store,
-        Ingest(queue, originals, store, crawlers, Quotas(config), max_bytes=config.limits.max_upload_bytes),
-        Tidy(queue, originals, store),
-        concurrency=2 * config.worker.concurrency,  # some are prepared while others are embedded
-    )
-    reindexer = Reindexer(queue, originals, store, crawlers)
+    parts = Parts(config, queue, store, originals)
+    reloads = Reloads(Processes(database, "worker"), config, parts.take_up, check_work)
+    reloads.follow_signal()
     try:
-        async with _turn(config, stop):
-            if stop.is_set():
-                return
-            if config.worker.embedded and database.sqlite:
-                await queue.take_over()
-            log.info("The worker takes jobs; conversions are confined: %s", conversion.available())
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(worker.run(stop))
-                tasks.create_task(reindexer.run(stop))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(reloads.run(stop))
+            async with _turn(config, stop):
+                if not stop.is_set():
+                    with shown(config.worker):
+                        await parts.run(stop)
     finally:
-        await crawlers.close()
+        await parts.crawlers.close()
         await originals.close()
         await store.close()
         await database.close()
+
+
+class Parts:
+    """What does the jobs."""
+
+    def __init__(self, config: Config, queue: Queue, store: Store[Any], originals: Originals[Any]) -> None:
+        self._embedded = config.worker.embedded
+        self._queue, self._store, self._originals = queue, store, originals
+        self.crawlers = Crawlers(config, store)
+        self._tidy = Tidy(queue, originals, store, exchanges_days=config.audit.exchanges.retention_days)
+        self._worker = Worker(
+            queue,
+            store,
+            self._ingest(config),
+            self._tidy,
+            concurrency=2 * config.worker.concurrency,  # some are prepared while others are embedded
+        )
+        self._reindexer = Reindexer(queue, originals, store, self.crawlers)
+
+    def take_up(self, config: Config) -> None:
+        """Do the next jobs by this configuration; those in progress keep theirs."""
+        self._tidy.exchanges_days = config.audit.exchanges.retention_days
+        self.crawlers = Crawlers(config, self._store, self.crawlers)
+        self._worker.take_up(self._ingest(config))
+        self._reindexer.take_up(self.crawlers)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take jobs until `stop`."""
+        if self._embedded and self._queue.database.sqlite:
+            await self._queue.take_over()
+        log.info("The worker takes jobs; conversions are confined: %s", conversion.available())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._worker.run(stop))
+            tasks.create_task(self._reindexer.run(stop))
+
+    def _ingest(self, config: Config) -> Ingest:
+        return Ingest(
+            self._queue,
+            self._originals,
+            self._store,
+            self.crawlers,
+            Quotas(config),
+            max_bytes=config.limits.max_upload_bytes,
+        )
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from plugins.collections.leaders import TIDY, Leader
 from plugins.collections.records import DocumentRecord, now
 from plugins.core.errors import BundleError, LimitReached, TooLarge, Upstream
 from plugins.core.logs import about
+from plugins.core.metrics import DOCUMENTS, DOCUMENTS_DELAYED
 from plugins.core.wire import to_wire
 from plugins.worker.crawlers import NotConfigured
 from plugins.worker.ingest import Ingest
@@ -58,6 +59,10 @@ class Worker:
         self._concurrency = concurrency
         self._id = uuid.uuid4().hex
         self._leader = Leader(queue.database, TIDY, self._id)
+
+    def take_up(self, ingest: Ingest) -> None:
+        """Do the next jobs with it; those in progress go on as they began."""
+        self._ingest = ingest
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; jobs that are not done by then are given back."""
@@ -136,8 +141,10 @@ class Worker:
                 await self._tidy.clean(job)
             elif document.attempts > self._queue.max_attempts:
                 await self._queue.fail(job, "worker_died", DIED)
+                DOCUMENTS.labels("worker_died").inc()
             else:
                 await self._ingest.crawl(job)
+                DOCUMENTS.labels("completed").inc()
                 log.info("Document %s of %s is ready", document.id, document.collection_id)
         except LeaseLost:
             log.info("Document %s was replaced, deleted or taken over meanwhile", document.id)
@@ -163,6 +170,7 @@ class Worker:
         log.warning("Document %s of %s waits (%s)", document.id, document.collection_id, code)
         with contextlib.suppress(LeaseLost):
             await self._queue.wait(job, code, error.message)
+            DOCUMENTS_DELAYED.labels(code).inc()
             return
         await self._queue.release(job)
 
@@ -181,8 +189,10 @@ class Worker:
         with contextlib.suppress(LeaseLost):
             if again:
                 await self._queue.retry(job, code, message)
+                DOCUMENTS_DELAYED.labels(code).inc()
             else:
                 await self._queue.fail(job, code, message)
+                DOCUMENTS.labels(code).inc()
             return
         await self._queue.release(job)
 

@@ -16,6 +16,10 @@ Json = sa.JSON(none_as_null=True)
 def upgrade() -> None:
     with op.batch_alter_table("documents") as documents:
         documents.add_column(sa.Column("traceparent", sa.String(64), nullable=True))
+    failed = sa.text("status = 'failed'")
+    op.create_index(
+        op.f("ix_documents_failed"), "documents", ["stage"], sqlite_where=failed, postgresql_where=failed
+    )
     op.drop_index("ix_documents_collection_id_change", "documents")
     state = ["collection_id", "change", "live_revision", "deleting", "expires_at"]
     op.create_index("ix_documents_state", "documents", state)

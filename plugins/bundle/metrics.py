@@ -1,0 +1,59 @@
+"""The gauges: how things are at the moment, asked at regular times for those who scrape `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from fastapi import FastAPI
+
+from crawler.supervisor import Supervisor
+from plugins.collections.backlog import STAGES, STATES, Backlog
+from plugins.core import metrics
+
+PAUSE_S = 15.0
+"""As often as Prometheus scrapes by default in `deploy/monitoring/prometheus.yaml`."""
+PATH = "/metrics"
+
+
+class Health(Protocol):
+    async def check(self) -> object: ...
+
+
+async def measure(app: FastAPI, health: Callable[[], Health], stopping: asyncio.Event) -> None:
+    """Check the health of the parts in force until the process stops, while LiteLLM shows metrics.
+
+    A collector that asks when it is scraped is not possible: it could not await, and where several processes
+    share a folder `prometheus_client` calls none.
+    """
+    while not stopping.is_set():
+        if any(getattr(route, "path", None) == PATH for route in app.routes):
+            await health().check()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), PAUSE_S)
+
+
+def show(
+    parts: Mapping[str, Any], workers: int | None, queue: Backlog | None, children: Mapping[str, Supervisor]
+) -> None:
+    """Set the gauges.
+
+    Args:
+        parts: What each part answered; None = it did not.
+        workers: How many gave a sign of life; None = unknown, the gauge stays.
+        queue: What waits; None = unknown, the gauges stay.
+        children: The processes that live and die with this one.
+    """
+    for part, answer in parts.items():
+        metrics.UP.labels(part).set(answer is not None)
+    for name, child in children.items():
+        metrics.CHILD_RESTARTS.labels(name).set(child.restarts)
+    if workers is not None:
+        metrics.WORKERS.set(workers)
+    if queue is not None:
+        metrics.QUEUE_AGE_SECONDS.set(queue.age_s)
+        for stage in STAGES:
+            for state in STATES:
+                metrics.QUEUE_DOCUMENTS.labels(stage, state).set(queue.documents.get((stage, state), 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -197,6 +198,30 @@ def test_a_client_that_goes_away_ends_the_search_before_the_model(
     until(Path(f"{gate}.cancelled").exists)
     until(lambda: not stage.tasks())
     assert not [each for each in stage.upstream.asked if str(gate) in json.dumps(each.messages)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_streams_that_are_cut_leave_nothing_open(stage: Stage) -> None:
+    def cut(count: int) -> None:
+        marker = uuid.uuid4().hex
+        rounds = [{"calls": [SEARCH]}, {"text": [f"thinking of {marker} ", "wait:0.5", "hang"]}]
+        connections = [stage.request(rounds, "alice", stream=True) for _ in range(count)]
+        until(lambda: sum(asked.hanging.is_set() for asked in stage.upstream.of(marker)) == count)
+        for connection in connections:
+            connection.close()
+        for asked in stage.upstream.of(marker):
+            if asked.hanging.is_set():
+                assert asked.left.wait(WAIT_S)
+        until(lambda: not stage.tasks())
+
+    def descriptors() -> int:
+        return len(list(Path(f"/proc/{stage.proxy.process.pid}/fd").iterdir()))
+
+    cut(20)  # pools of connections fill
+    before = descriptors()
+    for _ in range(3):
+        cut(20)
+    until(lambda: descriptors() <= before)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["first-round", "later-round"])

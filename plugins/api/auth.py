@@ -11,7 +11,6 @@ from pydantic import Field, SecretStr
 
 from plugins.api.route import Route, errors, example
 from plugins.api.sign_in import SignInParts, Source, drop_cookie
-from plugins.auth._attempts import Attempts
 from plugins.auth._sessions import COOKIE
 from plugins.core.errors import Forbidden, IdentityUnavailable, InvalidRequest, Unauthenticated
 from plugins.core.identity import Principal, Right
@@ -121,7 +120,7 @@ def router(
 
 
 def _add_sign_in(routes: APIRouter, parts: SignInParts) -> None:
-    attempts = Attempts()
+    attempts = parts.attempts
 
     @routes.post(
         "/api/auth/login",

@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -21,6 +21,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from plugins.api.route import Route, errors
+from plugins.auth._attempts import Attempts
 from plugins.auth._claims import encoded
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import COOKIE, SessionSource
@@ -73,6 +74,7 @@ class SignInParts:
     revocations: Revocations
     settings: SignInConfig
     public_base_url: str
+    attempts: Attempts = field(default_factory=Attempts)
 
     @property
     def can_sign_in(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from crawler.contracts import Source
 from crawler.crawler import CrawlerConfig, make_formats
 from crawler.formats import choose
+from crawler.store import Store
 from plugins.api import (
     access,
     audit,
@@ -29,6 +30,7 @@ from plugins.api import (
 )
 from plugins.api.multipart import CheckFormat
 from plugins.api.ollama_models import OllamaModels
+from plugins.auth._attempts import Attempts
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import SessionSource
 from plugins.bundle.health import Health
@@ -39,6 +41,7 @@ from plugins.collections.adoption import Adopter
 from plugins.collections.audit import AuditLog
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.documents import DocumentService
+from plugins.collections.exchanges import ExchangeLog, ExchangeReader
 from plugins.collections.job_service import JobService
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
@@ -73,23 +76,21 @@ class Bundle:
     Args:
         config: One without mistakes (`plugins.bundle.check`).
         resources: What it works on; of a configuration with the same storage.
-        before: The parts of the configuration before: where the identity sources are the same, so are what
-            they know of keys and sessions.
+        before: The parts of the configuration before: what limits attackers goes on counting, and identity
+            sources with the same settings stay, with what they know of keys.
     """
 
     def __init__(self, config: Config, resources: Resources, before: Bundle | None = None) -> None:
         self.config = config
-        self.sources: list[IdentitySource[Any]]
-        if before and before.config.identity.sources == config.identity.sources:
-            self.sources = before.sources
-        else:
-            found = resolve("plugins.auth", IdentitySource, config.identity.sources, "identity.sources")
-            self.sources = [source.plugin(source.settings, source.name) for source in found]
+        self.sources = make_sources(config, before)
+        self.attempts: Attempts = before.attempts if before else Attempts()
+        self.sightings: Sightings = before.sightings if before else Sightings(resources.database)
         self.store, self.database = resources.store, resources.database
         self.originals = resources.originals
         self.supervisors = resources.supervisors
         self.stopping = resources.stopping
-        self.rights = Rights(config, Standings(self.store, config.collections.privileges_cache_s))
+        self.standings = standings_of(config, self.store, before)
+        self.rights = Rights(config, self.standings)
         self.ollama = OllamaModels(config.ollama, self.rights, self.database)
         self._open_domain(config)
         self._open_proxy(config)
@@ -154,7 +155,7 @@ class Bundle:
         by_name = {source.name: source for source in self.sources}
         sessions = SessionSource(settings, by_name, self.database, url)
         revocations = Revocations(self.database, settings.revocation_s)
-        parts = sign_in.SignInParts(self.sources, sessions, revocations, settings, url)
+        parts = sign_in.SignInParts(self.sources, sessions, revocations, settings, url, self.attempts)
         if parts.can_sign_in and not url.startswith("https:"):
             log.warning(
                 "chat.public_base_url is not https: browsers sign in only on this machine (`localhost`)"
@@ -167,10 +168,11 @@ class Bundle:
             self.sources,
             config.identity.allowances,
             # only who signs in here can be signed out here
-            guards=[*([parts.revocations] if parts.can_sign_in else []), Sightings(self.database)],
+            guards=[*([parts.revocations] if parts.can_sign_in else []), self.sightings],
             sessions=parts.sessions if parts.can_sign_in else None,
             store_credential_header=config.identity.store_credential_header,
         )
+        self.exchanges = ExchangeLog(self.database, config.audit.exchanges)
         prompt = (config.folder / "prompts" / config.chat.prompt).read_text(encoding="utf-8")
         names = {source.name for source in self.sources}
         self.chat = ChatParts(
@@ -183,8 +185,10 @@ class Bundle:
             read_prompt(config, config.chat.condense_prompt),
             self.searcher.check_filter,
             self._state,
+            self.exchanges,
         )
         accepts = format_check(self.pipelines.values())
+        log_reader = AuditLog(self.database, self.rights)
         self.routers = [
             collections.router(self.catalogue, authenticated),
             documents.router(
@@ -207,7 +211,7 @@ class Bundle:
             ),
             access.router(AccessService(self.database, self.rights, self.people), authenticated),
             people.router(self.people, authenticated),
-            audit.router(AuditLog(self.database, self.rights), authenticated),
+            audit.router(log_reader, ExchangeReader(self.database, log_reader), authenticated),
             ollama.router(self.ollama, authenticated, pull_timeout_s=config.ollama.pull_timeout_s),
             health.router(self.health, is_admin),
             auth.router(parts, authenticated, standing_of, self.catalogue, self.toolbox),
@@ -218,6 +222,34 @@ class Bundle:
         """What the principal may read, and how it stands, under this configuration."""
         state = await self._states.of(principal, collections)
         return None if state is None else f"{self._configuration} {state}"
+
+    async def close(self, after: Bundle) -> None:
+        """Close what these hold open, except what the next ones have, too."""
+        await self.ollama.close()
+        for source in self.sources:
+            if source not in after.sources:
+                await source.close()
+
+
+def make_sources(config: Config, before: Bundle | None) -> list[IdentitySource[Any]]:
+    """The identity sources of the configuration; those with the same settings as before are the same."""
+    entries = config.identity.sources
+    there = list(zip(before.config.identity.sources, before.sources, strict=True)) if before else []
+    sources: list[IdentitySource[Any]] = []
+    for entry, found in zip(
+        entries, resolve("plugins.auth", IdentitySource, entries, "identity.sources"), strict=True
+    ):
+        same = next((source for known, source in there if known == entry), None)
+        sources.append(same or found.plugin(found.settings, found.name))
+    return sources
+
+
+def standings_of(config: Config, store: Store[Any], before: Bundle | None) -> Standings:
+    """What the store's own rights let callers do; guesses of credentials go on being counted."""
+    cache_s = config.collections.privileges_cache_s
+    if before and before.config.collections.privileges_cache_s == cache_s:
+        return before.standings
+    return Standings(store, cache_s)
 
 
 def make_tools(config: Config, parts: Parts) -> dict[str, Tool[Any, Any]]:

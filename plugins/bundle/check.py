@@ -138,6 +138,28 @@ def check_models(pipelines: Mapping[str, Mapping[str, Any]], path: Path) -> Iter
             yield f"{setting}: there is no model `{model}` in model_list"
 
 
+def check_work(config: Config) -> list[str]:
+    """What of a configuration a worker would find wrong; it knows neither tools nor identity sources."""
+    lines = [*check_subjects(config), *check_way_to_models(config)]
+    for name, pipeline in config.pipelines.items():
+        lines += check_pipeline(pipeline, f"pipelines.{name}")
+    return [locate(line, config.files, config.folder) for line in lines]
+
+
+def check_against(config: Config, path: Path) -> list[str]:
+    """What of a configuration without mistakes does not go with LiteLLM's YAML: the models that pipelines
+    name, and the profiles that models name."""
+    try:
+        models = read_yaml(path).get("model_list") or []
+    except ConfigError:
+        return []
+    mistakes = [locate(line, config.files, config.folder) for line in check_models(config.pipelines, path)]
+    for index, model in enumerate(models):
+        lines = check_model(model, f"model_list[{index}]", set(config.chat.profiles))
+        mistakes += [f"{path}: {line}" for line in lines]
+    return mistakes
+
+
 def check_chat(config: Config) -> list[str]:
     mistakes = []
     if "default" not in config.chat.profiles:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 
 from fastapi import FastAPI
 
 from crawler.errors import ConfigError
+from plugins.api import admin
 from plugins.api.route import REFUSALS
 from plugins.bundle.bundle import Bundle
-from plugins.bundle.check import check_config
+from plugins.bundle.check import check_against, check_config
+from plugins.bundle.effective import effective
+from plugins.bundle.metrics import measure
+from plugins.bundle.reload import Reloads
 from plugins.bundle.resources import Resources
 from plugins.collections.audit import Refusals
+from plugins.collections.processes import Processes
 from plugins.core.config import Config, folder, load
 from plugins.core.resource import name_metadata
 from plugins.proxy.chat import ChatHooks
 from plugins.proxy.drain import drain_on_sigterm
-from plugins.proxy.mount import mount
+from plugins.proxy.mount import authenticated, litellm_file, mount, standing_of
+
+RETIRE_S = 120.0
+"""After this time nothing uses an identity source any more that the configuration does not have."""
 
 
 class Process:
@@ -28,38 +37,65 @@ class Process:
         ConfigError: With every mistake of the configuration.
     """
 
-    def __init__(self, app: FastAPI, config: Config) -> None:
-        check_whole(config)
+    def __init__(self, app: FastAPI, config: Config, *, retire_s: float = RETIRE_S) -> None:
+        if mistakes := check_config(config):
+            raise ConfigError(mistakes)
         self._app = app
+        self._retire_s = retire_s
         self.resources = Resources(config)
         self.bundle = Bundle(config, self.resources)
         self.hooks = ChatHooks(lambda: self.bundle.chat)
+        self.reloads = Reloads(
+            Processes(self.resources.database, "proxy"),
+            config,
+            self.take_up,
+            check,
+            effective,
+            litellm_file(),
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
         self.resources.start()
         setattr(app.state, REFUSALS, Refusals(self.resources.database))
         self._mount()
         drain_on_sigterm(
             lambda: self.bundle.config.shutdown, self.resources.stopping, self.resources.stop_worker
         )
+        self.reloads.follow_signal()
+        self._keep(asyncio.get_running_loop().create_task(self.reloads.run(self.resources.stopping)))
+        gauges = measure(app, lambda: self.bundle.health, self.resources.stopping)
+        self._keep(asyncio.get_running_loop().create_task(gauges))
 
     def take_up(self, config: Config) -> None:
-        """Answer all requests from now on by this configuration; nothing changes when it has mistakes.
+        """Answer all requests from now on by this configuration.
+
+        It was checked, and is of the same storage. Requests in flight keep the parts that they began with;
+        those are closed when nothing uses them.
 
         Raises:
-            ConfigError: With every mistake of the configuration.
+            ConfigError: It cannot be; nothing has changed.
         """
-        check_whole(config)
-        self.bundle = Bundle(config, self.resources, self.bundle)
+        before, self.bundle = self.bundle, Bundle(config, self.resources, self.bundle)
         self._mount()
+        self._keep(asyncio.get_running_loop().create_task(self._retire(before, self.bundle)))
+
+    async def _retire(self, before: Bundle, after: Bundle) -> None:
+        await asyncio.sleep(self._retire_s)
+        await before.close(after)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _mount(self) -> None:
         name_metadata(self._app, self.bundle.sign_in.public_base_url)
-        mount(self._app, self.bundle.routers)
+        administration = admin.router(self.reloads, authenticated, standing_of)
+        mount(self._app, [*self.bundle.routers, administration])
 
 
-def check_whole(config: Config) -> None:
-    """Raises ConfigError with every mistake that the parts would find."""
-    if mistakes := check_config(config):
-        raise ConfigError(mistakes)
+def check(config: Config) -> list[str]:
+    """Every mistake in it, and where it does not go with LiteLLM's YAML."""
+    path = litellm_file()
+    return check_config(config) + (check_against(config, path) if path else [])
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from plugins.collections.rights import Rights
 from plugins.core.errors import BundleError, Forbidden
 from plugins.core.identity import Principal
 from plugins.core.logs import current
+from plugins.core.metrics import refused
 from plugins.core.shapes import AuditEntry, AuditList
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,13 @@ Action = Literal[
     "collection.reindex",
     "collection.reindex.cancel",
     "collection.reindex.done",
+    "configuration.reload",
     "document.add",
     "document.change",
     "document.delete",
     "document.expire",
     "document.replace",
+    "exchange.read",
     "job.cancel",
     "job.retry",
     "ollama.delete",
@@ -258,7 +261,8 @@ class AuditLog:
     def check(self, principal: Principal) -> None:
         """Raises Forbidden unless the principal may read the log."""
         if not self._rights.decide_audit(principal).allowed:
-            raise Forbidden("This needs the right `audit`, which you do not have. Ask who runs this server.")
+            message = "This needs the right `audit`, which you do not have. Ask who runs this server."
+            raise refused("audit", Forbidden(message))
 
     async def list(
         self, principal: Principal, wanted: Wanted, *, after: int = 0, limit: int = 100

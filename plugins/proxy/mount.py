@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Security
 from fastapi.security import OAuth2PasswordBearer
+from litellm.proxy import proxy_server
 from litellm.proxy._lazy_features import reserve_lazy_slot
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import get_request_route
@@ -130,6 +132,12 @@ async def _signed_in(request: Request, authorization: str, **headers: Header) ->
     )
 
 
+def litellm_file() -> Path | None:
+    """The YAML that LiteLLM runs."""
+    path = proxy_server.user_config_file_path
+    return Path(path) if path else None
+
+
 def mount(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     """Include the routers before LiteLLM's own routes, so that none of its patterns answers for them;
     only its most used routes stay first. Routers that were mounted before are replaced.
@@ -145,8 +153,10 @@ def mount(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     else:
         others = [route for route in present if id(route) not in mounted]
     app.router.routes[:] = []
+    lifespan = app.router.lifespan_context
     for router in routers:
         app.include_router(router)
+    app.router.lifespan_context = lifespan  # it would hold every router that was ever included
     ours = list(app.router.routes)
     setattr(app.state, MOUNTED, {id(route): route for route in ours})
     app.router.routes[:] = hot_routes_first([*ours, *others])

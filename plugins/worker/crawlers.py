@@ -28,12 +28,15 @@ class NotConfigured(Exception):
 class Models:
     """The models that stages ask, and the pipelines; keeps what is costly to make: loaded models, clients."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, before: Models | None = None) -> None:
         self._config = config
         self._pipelines: dict[str, CrawlerConfig] = {}
-        self._local: dict[str, Embedder] = {}
+        self._local: dict[str, Embedder] = before._local if before else {}
         self._remote: dict[tuple[str, int], OpenAIEmbedder] = {}
         self._completions: Completions | None = None
+        # Else jobs in progress go on with the clients of before; without them they close by themselves.
+        if before and _way(config) == _way(before._config):
+            self._remote, self._completions = before._remote, before._completions
 
     async def close(self) -> None:
         for embedder in self._remote.values():
@@ -94,10 +97,11 @@ class Models:
 class Crawlers:
     """Makes crawlers for collections."""
 
-    def __init__(self, config: Config, store: Store[Any]) -> None:
-        self._models = Models(config)
+    def __init__(self, config: Config, store: Store[Any], before: Crawlers | None = None) -> None:
+        """``before``: those of the configuration before; what is costly to make is theirs, and the slots."""
+        self._models = Models(config, before._models if before else None)
         self._store = store
-        self._slots = Slots(config.worker.concurrency)
+        self._slots = before._slots if before else Slots(config.worker.concurrency)
 
     def get(self, collection: CollectionRecord, user: str) -> Crawler:
         """The crawler for documents that `user` uploads to the collection. May load a model: blocks.
@@ -114,6 +118,11 @@ class Crawlers:
 
     def _embedder(self, collection: CollectionRecord, user: str) -> Embedder:
         return self._models.embedder(collection.embedding_model, collection.dimension, user)
+
+
+def _way(config: Config) -> tuple[object, ...]:
+    """To the proxy."""
+    return config.worker.proxy_url, config.worker.api_key
 
 
 def local_embedder(name: str) -> Embedder:

@@ -57,6 +57,10 @@ class Reindexer:
         self._paused: dict[tuple[str, str | None], tuple[int, float]] = {}
         """How often it failed and until when it is left alone: a place, or a document there."""
 
+    def take_up(self, crawlers: Crawlers) -> None:
+        """Build the next documents with them; the one in progress goes on as it began."""
+        self._crawlers = crawlers
+
     async def run(self, stop: asyncio.Event) -> None:
         """Build until `stop`."""
         while not stop.is_set():

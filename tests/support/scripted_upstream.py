@@ -2,9 +2,10 @@
 
 The last user message holds the rounds as JSON, one for each assistant message since, as for the scripted
 model of `chat_entry`: ``[{"text": ["a"], "calls": [{"name": ..., "arguments": {...}}]}]``. A text ``hang``
-waits until the connection is closed, ``die`` cuts it, ``wait:<seconds>`` is silence; ``<2>`` in a text
-becomes the number of the second passage that it was given, as ``[7]``. A round's ``down`` names the models
-that answer it 500, ``cut`` those that are cut after the headers, before any token.
+waits until the connection is closed, ``die`` cuts it, ``wait:<seconds>`` is silence, ``until:<path>`` waits
+for the file; ``<2>`` in a text becomes the number of the second passage that it was given, as ``[7]``. A
+round's ``down`` names the models that answer it 500, ``cut`` those that are cut after the headers, before any
+token.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 KEY = "sk-upstream-secret-0123456789"
@@ -139,6 +141,10 @@ class Handler(BaseHTTPRequestHandler):
         order, _, value = text.partition(":")
         if order == "wait":
             time.sleep(float(value))
+        elif order == "until":
+            end = time.monotonic() + HANG_S
+            while time.monotonic() < end and not Path(value).exists():
+                time.sleep(0.02)
         elif text == "hang":
             asked.hanging.set()
             end = time.monotonic() + HANG_S
@@ -146,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
                 readable, _, _ = select.select([self.connection], [], [], 0.05)
                 if readable and not self.connection.recv(1, socket.MSG_PEEK):
                     asked.left.set()
-        return order in ("wait", "hang")
+        return order in ("wait", "hang", "until")
 
     def _chunk(self, chunk: dict[str, Any]) -> None:
         self._write(f"data: {json.dumps(chunk)}\n\n".encode())

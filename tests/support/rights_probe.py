@@ -81,6 +81,7 @@ def options(stage: Stage, route: str, method: str, case: str) -> dict[str, Any]:
         ("/v1/collections/new", case): {"name": created.get(case)},
         ("/v1/collections/{collection}", ""): {"description": "What everyone should know"},
         ("/v1/ollama/models", ""): {"model": NOBODYS_MODEL},
+        ("/api/admin/reload", ""): {},
         ("/v1/collections/{collection}/search", ""): {"query": QUESTION, "max_num_results": 50},
         ("/v1/collections/{collection}/reindex", ""): {},
         ("/v1/collections/{collection}/reindex/cancel", case): {},

@@ -1,10 +1,12 @@
 """`make demo`: the whole story against a real proxy with temporary data, as a transcript.
 
-Every step is checked; the exit status is 1 when one fails.
+Every step is checked; the exit status is 1 when one fails. With `--url` the proxy is one that runs, without a
+collection `finance`, and the three people's keys are those of the environment.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,19 +194,27 @@ def call_tool(alice: Person) -> None:
     check(result.status_code == 200 and "0.85" in result.text, "the tool found the dividend")
 
 
+def story(url: str, environ: Mapping[str, str]) -> None:
+    print(f"The stock LiteLLM proxy with our plugins: {url}")
+    alice, bob, carol = (Person(n, url, environ[f"DEMO_{n.upper()}_KEY"]) for n in ("alice", "bob", "carol"))
+    create_and_upload(alice)
+    ask(alice)
+    refuse(bob, carol)
+    call_tool(alice)
+
+
 def main() -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="collections-demo-") as folder,
-        proxy(Path(folder)) as (url, environ),
-    ):
-        print(f"The stock LiteLLM proxy with our plugins: {url}")
-        alice, bob, carol = (
-            Person(n, url, environ[f"DEMO_{n.upper()}_KEY"]) for n in ("alice", "bob", "carol")
-        )
-        create_and_upload(alice)
-        ask(alice)
-        refuse(bob, carol)
-        call_tool(alice)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", help="of a proxy that runs; else one is started for it")
+    url = parser.parse_args().url
+    if url:
+        story(url, os.environ)
+    else:
+        with (
+            tempfile.TemporaryDirectory(prefix="collections-demo-") as folder,
+            proxy(Path(folder)) as started,
+        ):
+            story(*started)
     print("\nEverything worked.")
 
 

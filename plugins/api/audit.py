@@ -1,4 +1,4 @@
-"""`/v1/audit`: the audit log, for those who may read it."""
+"""`/v1/audit`: the audit log, and what is kept of chats, for those who may read it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -10,8 +10,9 @@ from fastapi.responses import StreamingResponse
 from plugins.api.collections import Limit
 from plugins.api.route import Route, errors
 from plugins.collections.audit import AuditLog, Result, Wanted
+from plugins.collections.exchanges import ExchangeReader
 from plugins.core.identity import Principal
-from plugins.core.shapes import AuditEntry, AuditList
+from plugins.core.shapes import AuditEntry, AuditList, ExchangeList
 
 JSON_LINES = "application/jsonl"
 
@@ -43,7 +44,9 @@ def _seconds(moment: datetime | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def router(audit: AuditLog, authenticated: Callable[..., Awaitable[Principal]]) -> APIRouter:
+def router(
+    audit: AuditLog, exchanges: ExchangeReader, authenticated: Callable[..., Awaitable[Principal]]
+) -> APIRouter:
     """The routes of the audit log."""
     routes = APIRouter(route_class=Route, tags=["audit"])
     Caller = Annotated[Principal, Depends(authenticated)]  # noqa: N806 - a type
@@ -71,6 +74,14 @@ def router(audit: AuditLog, authenticated: Callable[..., Awaitable[Principal]]) 
         as `after`."""
         entries = audit.export(caller, filters, after=after)
         return StreamingResponse(_lines(entries), media_type=JSON_LINES)
+
+    @routes.get("/v1/audit/exchanges", summary="Read requests and answers", responses=errors(403))
+    async def list_exchanges(
+        caller: Caller, user: Text = None, after: After = 0, limit: Limit = 100
+    ) -> ExchangeList:
+        """Needs the grant `audit.readers`, and is itself in the audit log. What was asked and answered in
+        chats, where `audit.exchanges.enabled` keeps it; the oldest first."""
+        return await exchanges.list(caller, user=user, after=after, limit=limit)
 
     return routes
 

@@ -24,10 +24,11 @@ from starlette.requests import ClientDisconnect
 from crawler.errors import CrawlError
 from plugins.collections.audit import Refusals, Refused
 from plugins.core.errors import BundleError, InvalidRequest, TooLarge
-from plugins.core.logs import about, current
+from plugins.core.logs import GONE, about, current, log_request
 from plugins.core.request_id import HEADER as REQUEST_ID_HEADER
 from plugins.core.request_id import request_id
 from plugins.core.resource import resource_metadata
+from plugins.core.telemetry import REQUEST_SPAN, end_request
 from plugins.core.validation import invalid, read_json
 from plugins.core.wire import INVALID, SERVER, to_wire
 
@@ -159,27 +160,30 @@ class Route(APIRoute):
             try:
                 response = await handle(CappedRequest(request.scope, request.receive))
             except ClientDisconnect:
+                self._ended(request, GONE, began)
                 return Response(status_code=400)
             except Exception as error:  # the last line of defence: no text of an exception may leave
                 if _has_own_handler(request, error):
+                    self._ended(request, int(getattr(error, "code", None) or 500), began)
                     raise
                 response = explain(request, error)
                 response.background = noted(request, error)
             response.headers[REQUEST_ID_HEADER] = request_id(request)
             # what is answered to one person is for no cache: a session's cookie does not keep it out of them
             response.headers.setdefault("Cache-Control", "no-store")
-            log.log(
-                logging.DEBUG if self.path.startswith("/health") else logging.INFO,
-                "%s %s: %d in %.0f ms",
-                request.method,
-                self.path,  # with its placeholders: names are the users' own words
-                response.status_code,
-                1000 * (time.monotonic() - began),
-                extra={"request_id": request_id(request)},
-            )
+            self._ended(request, response.status_code, began)
+            end_request(getattr(request.state, REQUEST_SPAN, None), response.status_code)
             return response
 
         return handle_or_explain
+
+    def _ended(self, request: Request, status: int, began: float) -> None:
+        """Write the request's line."""
+        level = logging.DEBUG if self.path.startswith("/health") else logging.INFO
+        # the route with its placeholders: names are the users' own words
+        log_request(
+            log, request.method, self.path, status, began, level=level, request_id=request_id(request)
+        )
 
 
 def explain(request: Request, error: Exception) -> JSONResponse:

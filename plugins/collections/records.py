@@ -22,6 +22,7 @@ from plugins.collections.rights import Grants, Rights
 from plugins.core.errors import Forbidden, UnknownCollection
 from plugins.core.identity import Principal, Right
 from plugins.core.metrics import refused
+from plugins.core.telemetry import traceparent
 
 Status = Literal["in_progress", "completed", "cancelled", "failed"]
 
@@ -144,6 +145,7 @@ def fresh_job(moment: float) -> dict[str, Any]:
         "error_code": None,
         "error_message": None,
         "warnings": None,
+        "traceparent": traceparent(),
     }
 
 

@@ -92,18 +92,20 @@ class Searcher:
             ModelUnavailable: The embedding model of a named collection is not configured.
             StoreMismatch: A named collection that others made is not (any more) as the YAML says.
         """
-        with counted(SEARCHES) as outcome:
+        with stage("search") as span, counted(SEARCHES) as outcome:
             passages = await self._search(principal, collections, request)
             outcome.result = "found" if passages else "nothing"
+            span.set_attribute("collections.passages", len(passages))
         return passages
 
     async def _search(
         self, principal: Principal, collections: Sequence[str] | None, request: SearchRequest
     ) -> list[Passage]:
         await self._adopter.refresh()
-        async with self._database.read() as connection:
-            found = await self._queryable(connection, principal, collections)
-            admitted = await audiences(connection, principal, [record.id for record in found])
+        with stage("rights"):
+            async with self._database.read() as connection:
+                found = await self._queryable(connection, principal, collections)
+                admitted = await audiences(connection, principal, [record.id for record in found])
         named = collections is not None
         found = self._usable(found, request, named=named)
         with stage("embed"):
@@ -288,9 +290,10 @@ class Searcher:
         record, layout = target.collection, Layout.model_validate(target.collection.adopted)
         try:
             async with slots:
-                hits = await self._store.search_foreign(
-                    record.store_name, layout, target.query.vector or (), request.max_num_results
-                )
+                with stage("store"):
+                    hits = await self._store.search_foreign(
+                        record.store_name, layout, target.query.vector or (), request.max_num_results
+                    )
         except (StoreMismatch, StoreRefused) as error:
             log.warning("Collection %s cannot be searched: %s", record.id, error.message)
             if named:

@@ -203,6 +203,29 @@ class AuditList(Shape):
     has_more: bool = False
 
 
+class ExchangeEntry(Shape):
+    object: Literal["audit.exchange"] = "audit.exchange"
+    id: int
+    """Later entries have higher ones."""
+    at: float
+    """When it was asked, in seconds since 1970 (UTC)."""
+    user: str
+    """`<source>/<name>`."""
+    request_id: str
+    route: str
+    model: str | None
+    request: dict[str, Any]
+    """`messages`, or `input` and `instructions`, or `system`: as they were sent, without files' bytes."""
+    answer: dict[str, Any] | None
+    """`status`, `text`, `tool_calls` of the client's tools, and where the `passages` are that it rests on."""
+
+
+class ExchangeList(Shape):
+    object: Literal["list"] = "list"
+    data: list[ExchangeEntry]
+    has_more: bool = False
+
+
 class RankingOptions(Shape):
     ranker: Literal["auto", "rrf", "dense", "bm25"] = "auto"
     """`rrf` joins vectors (`dense`) and words (`bm25`); `auto` is `rrf` where the collection has both."""

@@ -23,6 +23,7 @@ from plugins.core.errors import (
 from plugins.core.identity import Decision, Principal
 from plugins.core.metrics import OTHER, TOOL_RUNS, counted, refused, result_of
 from plugins.core.ports import Call, Tool, ToolResult
+from plugins.core.telemetry import stage
 from plugins.core.validation import invalid, read_json
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Toolbox:
             DeadlineExceeded: It took too long.
             BundleError, CrawlError: As the tool's services raise them (Forbidden, UnknownCollection, ...).
         """
-        with counted(TOOL_RUNS, self._label(name)):
+        with stage("tool", tool=self._label(name)), counted(TOOL_RUNS, self._label(name)):
             self._check(call.principal, name)
             return await self._run(name, args, call, timeout_s)
 

@@ -29,11 +29,14 @@ from plugins.core.errors import BundleError, ConfigError, IdentityUnavailable, I
 from plugins.core.identity import Credential, Principal, canonical_subject
 from plugins.core.identity_config import Allowance
 from plugins.core.logs import about
+from plugins.core.metrics import SIGN_INS, counted
 from plugins.core.ports import IdentitySource
 from plugins.core.request_id import HEADER, request_id
 from plugins.core.resource import resource_metadata
+from plugins.core.telemetry import stage
 from plugins.core.wire import to_wire
 from plugins.proxy.disconnect import arrived
+from plugins.proxy.tracing import join_request
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ UNKNOWN_ISSUER = (
 )
 
 
+NONE = "none"
+"""As the source, in metrics, of a credential that no source accepts."""
 LITELLM_KEY_HEADER = "litellm_user_api_key"
 """Where LiteLLM's pass-through routes look for the key; it masks `Authorization` to its loggers, not this."""
 TAKEN = "collections.store_credential"
@@ -128,47 +133,40 @@ class Authenticate:
         identifier = request_id(request)
         about(request_id=identifier)
         arrived(request)
+        span = join_request(request)
         try:
-            return await self._judged(request, api_key)
+            with stage("auth"):
+                judged = await self._judged(request, api_key)
         except BundleError as error:
             log.info("sign-in refused: %s", error.message)
             raise Refusal(error, identifier, resource_metadata(request)) from error
         except Exception:  # who cannot be judged is not let in
             log.exception("the sign-in could not be checked")
             raise Refusal(IdentityUnavailable(), identifier) from None
+        if isinstance(judged, PrincipalAuth):
+            judged.parent_otel_span = span  # LiteLLM says it of keys that it checked itself only
+        return judged
 
     async def _judged(self, request: Request, api_key: str) -> UserAPIKeyAuth | str:
         given = _take(request, self._header)
         _store_credential.set(given)
         _take_from_address(request, api_key)
-        try:
-            principal = await self.principal(_credential(request, api_key, self._secret_headers))
-        except HandBack:
-            return _handed_back(api_key)
-        for guard in self._guards:
-            await guard(principal)
+        credential = _credential(request, api_key, self._secret_headers)
+        source = next((source for source in self._sources if source.accepts(credential)), None)
+        with counted(SIGN_INS, source.name if source else NONE) as outcome:
+            if source is None:
+                raise _unknown(credential)
+            try:
+                principal = await source.authenticate(credential)
+            except HandBack:
+                outcome.result = "handed_back"
+                return _handed_back(api_key)
+            for guard in self._guards:
+                await guard(principal)
         if given is not None:
             principal = principal.model_copy(update={"store_credential": given})
         about(user_id=principal.user_id)
         return self._allowed(principal)
-
-    async def principal(self, credential: Credential) -> Principal:
-        """Who the credential stands for.
-
-        Raises:
-            Unauthenticated: Nobody, and why.
-            IdentityUnavailable: That cannot be told now.
-            HandBack: It is for LiteLLM to tell.
-        """
-        if credential.bearer is None and not credential.headers:
-            raise Unauthenticated
-        for source in self._sources:
-            if source.accepts(credential):
-                return await source.authenticate(credential)
-        if credential.bearer is None:
-            raise Unauthenticated
-        looks_like_jwt = JWT.fullmatch(credential.bearer.get_secret_value())
-        raise Unauthenticated(UNKNOWN_ISSUER if looks_like_jwt else UNKNOWN_KEY)
 
     def _allowed(self, principal: Principal) -> PrincipalAuth:
         found = (entry for subjects, entry in self._allowances if subjects & principal.subjects)
@@ -228,6 +226,15 @@ def principal_of(auth: UserAPIKeyAuth) -> Principal:
         roles=frozenset({auth.user_role.value} if auth.user_role else ()),
         store_credential=_store_credential.get(),
     )
+
+
+def _unknown(credential: Credential) -> Unauthenticated:
+    """Why nobody accepts it."""
+    if credential.bearer is None:
+        return Unauthenticated(why="no_credential")
+    if JWT.fullmatch(credential.bearer.get_secret_value()):
+        return Unauthenticated(UNKNOWN_ISSUER, why="unknown_issuer")
+    return Unauthenticated(UNKNOWN_KEY, why="unknown_key")
 
 
 def _key_metadata(entry: Allowance) -> dict[str, Any]:
@@ -290,7 +297,7 @@ def _handed_back(key: str) -> str:
     master_key = proxy_server.master_key or ""
     is_master = bool(master_key) and hmac.compare_digest(key.encode(), master_key.encode())
     if not is_master and proxy_server.prisma_client is None:
-        raise Unauthenticated(UNKNOWN_KEY)
+        raise Unauthenticated(UNKNOWN_KEY, why="unknown_key")
     return key
 
 

@@ -25,6 +25,7 @@ from plugins.core.logs import about
 from plugins.core.metrics import answered
 from plugins.proxy import asked as asking
 from plugins.proxy import guardrails, handover, turns
+from plugins.proxy.access_log import Answering, held, held_here, hold
 from plugins.proxy.apis.api import Api
 from plugins.proxy.apis.chat_completions import ChatCompletions
 from plugins.proxy.apis.messages import Messages
@@ -34,6 +35,7 @@ from plugins.proxy.caches import count, fence
 from plugins.proxy.disconnect import first_round_paid, while_connected
 from plugins.proxy.loop import Loop, Output, Turn
 from plugins.proxy.slots import parallel_slot
+from plugins.proxy.tracing import ChatSpans
 from plugins.proxy.upstream import ask_again, fallback_of
 
 APIS: dict[str, Callable[[dict[str, Any], ChatConfig], Api]] = {
@@ -55,6 +57,8 @@ class Begun:
 
     turn: Turn
     api: Api
+    answering: Answering
+    spans: ChatSpans
 
 
 class ChatHooks(CustomLogger):
@@ -80,8 +84,11 @@ class ChatHooks(CustomLogger):
         if call_type not in APIS:
             return None
         self._take_place()
+        answering = Answering(data, user_api_key_dict, call_type, self._parts().exchanges)
+        hold(data, answering)
         traces = handover.take(data)
         try:
+            answering.check()
             asked = asking.read(data, turns.rag_of(data.get("model")))
             if asked is None:
                 return None
@@ -99,35 +106,59 @@ class ChatHooks(CustomLogger):
                 return data
             principal = principal_of(user_api_key_dict)
             about(request_id=str(data.get("litellm_call_id", "")), user_id=principal.user_id)
-            turn = await while_connected(turns.begin(parts, principal, asked, api.chat))
-            if turn is not None and traces:
-                restored = await handover.restored(api.chat["messages"], traces, turn.tools)
-                api.chat["messages"] = await turn.fit(restored)
+            spans = answering.spans = ChatSpans(user_api_key_dict)
+            spans.take(api.chat)
+            with spans.within():
+                turn = answering.turn = await while_connected(turns.begin(parts, principal, asked, api.chat))
+                if turn is not None and traces:
+                    restored = await handover.restored(api.chat["messages"], traces, turn.tools)
+                    api.chat["messages"] = await turn.fit(restored)
         except (BundleError, CrawlError) as error:
             raise ChatRefusal(error, str(data.get("litellm_call_id", ""))) from error
-        if turn is not None:
+        if turn is None:
+            answering.spans = None
+            spans.leave(data)
+        else:
+            spans.begin_round()
+            spans.take(data)
             data["cache"] = dict(turn.cache)
             api.offer(turn.offered)
-            setattr(data["litellm_logging_obj"], BEGUN, Begun(turn, api))
+            setattr(data["litellm_logging_obj"], BEGUN, Begun(turn, api, answering, spans))
         return data
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """The stream of the whole loop; another's stream as it is."""
-        begun = _begun(request_data, response)
-        if begun is None:
-            async for chunk in response:
-                yield chunk
-            return
+        begun, answering = _begun(request_data, response), held(request_data)
+        pieces = response if begun is None else self._pieces(begun, response, request_data, user_api_key_dict)
+        try:
+            async for piece in pieces:
+                if begun is None and answering is not None:
+                    answering.hear(piece)
+                yield piece
+        except BaseException as error:  # also when the client goes away
+            if answering is not None:
+                answering.end(error)
+            raise
+        finally:
+            if begun is not None:
+                await pieces.aclose()
+        if answering is not None:
+            answering.end()
+
+    async def _pieces(
+        self, begun: Begun, first: Any, data: dict[str, Any], auth: UserAPIKeyAuth
+    ) -> AsyncGenerator[Any, None]:
+        """What the client gets of the loop."""
         turn, api = begun.turn, begun.api
-        pieces = api.stream(self._loop(begun, response, user_api_key_dict), turn.citations)
-        blind = guardrails.without_stream_hook(request_data)
+        pieces = api.stream(self._loop(begun, first, auth), turn.citations)
+        blind = guardrails.without_stream_hook(data)
         sent: list[Any] = []
         try:
             async for piece in pieces:
                 if blind and (answer := api.answer_at(sent, piece)) is not None:
-                    await guardrails.show(blind, answer, request_data, user_api_key_dict)
+                    await guardrails.show(blind, answer, data, auth)
                 if blind:
                     sent.append(piece)
                 yield piece
@@ -147,6 +178,7 @@ class ChatHooks(CustomLogger):
         if isinstance(response, ModelResponse) and turn.is_answered_by(response.choices[0].message):
             response.model = fallback_of(response) or response.model
             answered(1, given=0, cited=0, limit=None)
+            begun.answering.hear(response)
             return None
         outputs = self._loop(begun, response, user_api_key_dict)
         try:
@@ -161,10 +193,34 @@ class ChatHooks(CustomLogger):
             data=data, response=answer, user_api_key_dict=user_api_key_dict
         )
 
+    async def async_post_call_response_headers_hook(
+        self,
+        data: dict[str, Any],
+        user_api_key_dict: UserAPIKeyAuth,
+        response: object,
+        request_headers: dict[str, str] | None = None,
+        litellm_call_info: dict[str, object] | None = None,
+    ) -> None:
+        """The last of the hooks of a plain answer."""
+        if (answering := held(data)) is not None:
+            answering.answered(response)
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: UserAPIKeyAuth,
+        traceback_str: str | None = None,
+    ) -> None:
+        """There is no answer, or no more of it."""
+        if (answering := held_here()) is not None:
+            answering.end(original_exception)
+
     def _loop(self, begun: Begun, first: Any, auth: UserAPIKeyAuth) -> AsyncGenerator[Output, None]:
         turn, chat = begun.turn, begun.api.chat
         ask = ask_again(chat, first, turn.structured, turn.cache)
-        return Loop(turn, chat["messages"], ask, parallel_slot(auth)).run(begun.api.chunks(first))
+        loop = Loop(turn, chat["messages"], ask, parallel_slot(auth), begun.spans)
+        return begun.answering.watched(loop.run(begun.api.chunks(first)))
 
     def _take_place(self) -> None:
         """Stand behind LiteLLM's limiter: what it refuses must not have searched, nor asked a model. And

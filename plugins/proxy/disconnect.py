@@ -40,6 +40,11 @@ def arrived(request: Request) -> None:
     get_or_create_request_stash()
 
 
+def current_request() -> Request | None:
+    """The one that the running task works for."""
+    return _request.get()
+
+
 async def while_connected(answer: Coroutine[Any, Any, T]) -> T:
     """What ``answer`` returns; it is cancelled when the client goes away.
 

@@ -29,6 +29,7 @@ from plugins.proxy.citations import Citations, CitedText, Span
 from plugins.proxy.context_window import Window
 from plugins.proxy.handover import Called, ids_of, with_trace
 from plugins.proxy.tool_calls import Limit, Ran, ToolCalls
+from plugins.proxy.tracing import ChatSpans
 from plugins.proxy.upstream import Ask, Chunks, fallback_of, public
 
 
@@ -114,6 +115,7 @@ class Loop:
         messages: As they were sent in the first round.
         ask: Calls the model for the later rounds.
         slot: Entered when the first round is over and it goes on, left when the answer ends.
+        spans: Those of the request; the first round's has begun.
     """
 
     def __init__(
@@ -122,12 +124,14 @@ class Loop:
         messages: Sequence[dict[str, Any]],
         ask: Ask,
         slot: AbstractAsyncContextManager[None] | None = None,
+        spans: ChatSpans | None = None,
     ) -> None:
         self._turn = turn
         self._messages = list(messages)
         self._before = (*turn.searched, *turn.tools.ran)  # the latter from before the client's own tools ran
         self._ask = ask
         self._slot = slot or nullcontext()
+        self._spans = spans or ChatSpans()
         self._text = CitedText(turn.citations)
         self._usage: Usage | None = None
         self._id = ""
@@ -176,6 +180,7 @@ class Loop:
                     yield self._activity(self._turn.tools.planned(message["tool_calls"]), done=False)
                     ran = await self._run_tools(message, number)
                     yield self._activity(ran, done=True)
+                self._spans.begin_round()
                 stream = await self._ask_again(current)
             ending = self._ending(current)
             answered(number, len(self._turn.citations.given), len(self._text.cited), self._limit)
@@ -198,7 +203,8 @@ class Loop:
     async def _run_tools(self, message: dict[str, Any], number: int) -> tuple[Ran, ...]:
         """Run the round's calls and add them to the conversation, as far as the budget goes."""
         spent = self._spent(number - 1)
-        ran = await self._turn.tools.run(message["tool_calls"], spent)
+        with self._spans.within():
+            ran = await self._turn.tools.run(message["tool_calls"], spent)
         self._messages += [message, *(call.message for call in ran)]
         self._made.append(self._ours(message["tool_calls"]))
         spent = spent or self._spent(number)
@@ -253,7 +259,9 @@ class Loop:
         self._new_round, self._new_thought, self._answering = True, self._reasoned, False
         try:
             async with asyncio.timeout(self._seconds_left(for_tools=self._offering)) as limit:
-                return await self._ask(await self._turn.fit(self._messages), self._offering)
+                messages = await self._turn.fit(self._messages)
+                with self._spans.within():
+                    return await self._ask(messages, self._offering)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 return None

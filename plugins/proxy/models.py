@@ -15,6 +15,7 @@ from litellm.router import Router
 from plugins.core.errors import DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
 from plugins.core.identity import Principal
 from plugins.proxy.caches import Vectors, for_vectors
+from plugins.proxy.tracing import below_current
 from plugins.proxy.upstream import fallback_of
 
 SHORTEST_CHARS = 64
@@ -79,7 +80,9 @@ class RouterEmbed:
     async def _ask(
         self, router: Router, model: str, fingerprint: str, texts: Sequence[str], principal: Principal
     ) -> _Answer:
-        metadata = {"user_api_key_user_id": principal.user_id, "user_api_key_user_email": principal.email}
+        metadata = below_current(
+            {"user_api_key_user_id": principal.user_id, "user_api_key_user_email": principal.email}
+        )
         try:
             async with asyncio.timeout(self._timeout_s):
                 response: Any = await router.aembedding(

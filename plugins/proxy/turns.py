@@ -11,6 +11,7 @@ from litellm.proxy import proxy_server
 
 from crawler.errors import CrawlError
 from crawler.store import Filter
+from plugins.collections.exchanges import ExchangeLog
 from plugins.core.chat_config import ChatConfig, Profile
 from plugins.core.errors import BundleError, Forbidden, InvalidRequest
 from plugins.core.identity import Principal
@@ -48,6 +49,7 @@ class ChatParts:
         condense_prompt: The one that makes one question of a conversation; empty = that is not done.
         check_filter: Raises FilterError for one that searches cannot use.
         state: What a principal may read, and how it stands; without it no answer is cached.
+        exchanges: Where requests and answers are kept, where they are.
     """
 
     toolbox: Toolbox
@@ -59,6 +61,7 @@ class ChatParts:
     condense_prompt: str = ""
     check_filter: Callable[[Filter], None] | None = None
     state: State | None = None
+    exchanges: ExchangeLog | None = None
     capabilities: Capabilities = field(default_factory=Capabilities)
     budgets: Budgets = field(init=False)
 

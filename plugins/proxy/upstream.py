@@ -26,6 +26,7 @@ from plugins.core.errors import (
 from plugins.core.ports import Call
 from plugins.proxy.caches import UNCACHED, count
 from plugins.proxy.disconnect import PaidStream
+from plugins.proxy.tracing import below_current
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def ask_again(
             request["response_format"] = response_format
         for name in ("metadata", "litellm_metadata"):
             if isinstance(request.get(name), dict):
-                request[name] = dict(request[name])  # the router writes its own notes into it
+                request[name] = below_current(dict(request[name]))  # the router writes its own notes into it
         stream = await router.acompletion(**{**request, "messages": list(messages)})
         count(stream, cache)
         answered = PaidStream(stream)

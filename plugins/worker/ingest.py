@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from opentelemetry.trace import Span
+
 from crawler.contracts import Attachment, Document, Stage
 from crawler.fetch import Fetched, fetch
 from crawler.store import Store
@@ -18,9 +20,11 @@ from plugins.collections.originals import Originals
 from plugins.collections.quotas import Quotas
 from plugins.collections.records import DocumentRecord
 from plugins.core.errors import LimitReached, TooLarge
+from plugins.core.telemetry import begin, continued, end, span
 from plugins.worker import prepared, uploaded
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.inside import take_members
+from plugins.worker.metrics import StageTimes
 
 PROGRESS_S = 0.5
 
@@ -44,6 +48,10 @@ class Ingest:
             CrawlError, LimitReached, TooLarge: It cannot be done, or not now.
             LeaseLost: It is somebody else's.
         """
+        with continued(job.document.traceparent), span("job", attempt=job.document.attempts):
+            await self._crawl(job)
+
+    async def _crawl(self, job: Job) -> None:
         row, collection = job.document, job.collection
         await self.store.ping()  # before the costly stages
         if row.attempts > 1 or row.stale:  # other settings may have left other passages of this revision
@@ -55,7 +63,8 @@ class Ingest:
             return
         document, notes = found
         keeper = Keeper(self, job, digest, notes)
-        result = await crawler.crawl_document(document, Report(self.queue, job), keeper)
+        with Report(self.queue, job) as report:
+            result = await crawler.crawl_document(document, report, keeper)
         metadata = result.metadata or {}
         title = metadata.get("title")
         await self.queue.complete(
@@ -95,7 +104,8 @@ class Ingest:
         """What the address leads to, kept as the document's original; None when that is live already."""
         row = job.document
         await self.queue.progress(job, "convert", 0, None)
-        fetched = await fetch(url, max_bytes=self.max_bytes)
+        with span("fetch"):
+            fetched = await fetch(url, max_bytes=self.max_bytes)
         content = fetched.content
         sha256 = await asyncio.to_thread(_sha256, content)
         same = (row.sha256, row.filename, row.media_type) == (sha256, fetched.filename, fetched.media_type)
@@ -164,18 +174,33 @@ def _sha256(content: bytes) -> str:
 
 
 class Report:
-    """Progress into the row: a new stage and its total at once, else at most twice a second."""
+    """Progress into the row: a new stage and its total at once, else at most twice a second; and a span for
+    each stage."""
 
     def __init__(self, queue: Queue, job: Job) -> None:
         self._queue = queue
         self._job = job
         self._last: tuple[Stage, bool] | None = None
         self._written = 0.0
+        self._times = StageTimes(job.document.filename)
+        self._span: Span | None = None
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._span is not None:
+            end(self._span, error)
 
     async def __call__(self, stage: Stage, done: int, total: int | None) -> None:
         moment = time.monotonic()
+        self._times.at(stage)
         at = (stage, total is not None)
         if stage == "done" or (at == self._last and moment - self._written < PROGRESS_S):
             return
+        if self._last is None or stage != self._last[0]:
+            if self._span is not None:
+                end(self._span)
+            self._span = begin(stage)
         self._last, self._written = at, moment
         await self._queue.progress(self._job, stage, done, total)

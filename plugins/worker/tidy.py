@@ -10,6 +10,7 @@ from typing import Any
 from crawler import conversion
 from crawler.store import Store
 from plugins.collections.arrivals import forget_lost
+from plugins.collections.exchanges import forget_exchanges
 from plugins.collections.expiry import bury_inside, expire
 from plugins.collections.jobs import Job, Queue
 from plugins.collections.originals import Originals
@@ -21,9 +22,13 @@ SWEEP_S = 3600.0
 
 
 class Tidy:
-    """Removes from the store and from the originals what no row needs."""
+    """Removes from the store and from the originals what no row needs, and what is kept no longer."""
 
-    def __init__(self, queue: Queue, originals: Originals[Any], store: Store[Any]) -> None:
+    def __init__(
+        self, queue: Queue, originals: Originals[Any], store: Store[Any], *, exchanges_days: float
+    ) -> None:
+        self.exchanges_days = exchanges_days
+        """How long exchanges are kept."""
         self._queue = queue
         self._rebuilds = Rebuilds(queue.database, queue.lease_s)
         self._originals = originals
@@ -63,7 +68,7 @@ class Tidy:
         await asyncio.to_thread(conversion.sweep)
 
     async def sweep(self) -> None:
-        """Remove the originals that requests which died left behind."""
+        """Remove the originals that requests which died left behind, and exchanges that are too old."""
         old: dict[str, list[str]] = {}
         for collection_id, document_id in await self._originals.documents(SWEEP_S):
             old.setdefault(collection_id, []).append(document_id)
@@ -71,6 +76,7 @@ class Tidy:
             await self._clear(collection_id, document_ids)
         async with self._queue.database.write() as connection:
             await forget_lost(connection)
+        await forget_exchanges(self._queue.database, self.exchanges_days)
 
     async def _clear(self, collection_id: str, document_ids: Sequence[str]) -> None:
         """Remove the files that no row needs, and no upload that is under way."""

@@ -44,6 +44,7 @@ from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.catalogue import CollectionCatalogue
 from plugins.collections.database import Database
 from plugins.collections.documents import DocumentService
+from plugins.collections.exchanges import ExchangeReader
 from plugins.collections.job_service import JobService
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
@@ -301,9 +302,10 @@ def pipeline_routers(previewer: Previewer) -> list[APIRouter]:
 def security_routers(database: Database, rights: Rights, config: Config) -> list[APIRouter]:
     known = People(database, rights, {})
     models = OllamaModels(config.ollama, rights, database)
+    reader = AuditLog(database, rights)
     return [
         access.router(AccessService(database, rights, known), authenticated),
         people.router(known, authenticated),
-        audit.router(AuditLog(database, rights), authenticated),
+        audit.router(reader, ExchangeReader(database, reader), authenticated),
         ollama.router(models, authenticated, pull_timeout_s=10),
     ]

@@ -198,7 +198,7 @@ class World:
             self.queue,
             self.store,
             ingest,
-            Tidy(self.queue, self.originals, self.store),
+            Tidy(self.queue, self.originals, self.store, exchanges_days=30),
             concurrency=self.concurrency,
         )
 

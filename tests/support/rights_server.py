@@ -40,6 +40,7 @@ from plugins.auth.api_keys import ApiKeys, ApiKeysSettings
 from plugins.bundle.resolve import resolve
 from plugins.collections.access import AccessService
 from plugins.collections.audit import AuditLog
+from plugins.collections.exchanges import ExchangeReader
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Answer, Previewer
@@ -116,10 +117,11 @@ def mount(app: FastAPI, world: World) -> None:
         {tool.name: tool.plugin(tool.settings, parts) for tool in found}, world.rights.decide_tool
     )
     known = People(world.database, world.rights, {})
+    reader = AuditLog(world.database, world.rights)
     for routes in (
         access.router(AccessService(world.database, world.rights, known), who),
         people.router(known, who),
-        audit.router(AuditLog(world.database, world.rights), who),
+        audit.router(reader, ExchangeReader(world.database, reader), who),
         ollama.router(OllamaModels(OllamaConfig(), world.rights, world.database), who, pull_timeout_s=10),
         collections.router(world.catalogue, who),
         documents.router(world.documents, who, limits=LimitsConfig(), check_format=lambda source: None),

@@ -20,6 +20,7 @@ from plugins.api.ollama_models import MAX_RESPONSE_BYTES, OllamaModels
 from plugins.api.route import REFUSALS
 from plugins.collections.audit import AuditLog, Refusals
 from plugins.collections.database import Database, database_url
+from plugins.collections.exchanges import ExchangeReader
 from plugins.collections.rights import Rights
 from plugins.core.config import AuditConfig, Config, OllamaConfig, StorageConfig
 from plugins.core.identity_config import IdentityConfig
@@ -56,7 +57,8 @@ class House:
         app.include_router(
             ollama.router(models, authenticated, pull_timeout_s=timeout_s, keep_alive_s=keep_alive_s)
         )
-        app.include_router(audit.router(AuditLog(self.database, rights), authenticated))
+        reader = AuditLog(self.database, rights)
+        app.include_router(audit.router(reader, ExchangeReader(self.database, reader), authenticated))
         return app
 
     async def ask(

@@ -1,0 +1,226 @@
+"""Requests and answers, where they are kept for audits: written off the request's path, and never lost
+silently.
+
+What waits to be written is in memory. While `MAX_WAITING` of them wait, no further request is taken: nothing
+is answered that cannot be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import delete, insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from plugins.collections import tables
+from plugins.collections.audit import AuditLog, record
+from plugins.collections.database import Database
+from plugins.collections.records import now
+from plugins.core.config import ExchangesConfig
+from plugins.core.errors import Upstream
+from plugins.core.identity import Principal
+from plugins.core.shapes import ExchangeEntry, ExchangeList
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 500
+BATCH = 50
+RETRY_S = 2.0
+REDACTED = "[redacted]"
+ORDER_LOCK = 0x65786368
+"""As of the audit log: the key of Postgres' advisory lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request and its answer. Times are seconds since 1970 (UTC)."""
+
+    at: float
+    user_id: str
+    request_id: str
+    route: str
+    model: str
+    request: dict[str, Any]
+    answer: dict[str, Any]
+
+
+class ExchangeLog:
+    """Writes exchanges down, those of one configuration."""
+
+    def __init__(self, database: Database, settings: ExchangesConfig) -> None:
+        self._database = database
+        self._settings = settings
+        self._patterns = [re.compile(pattern) for pattern in settings.redact]
+        self._waiting: deque[Exchange] = deque()
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        return self._settings.max_bytes
+
+    def keeps(self, route: str) -> bool:
+        """Whether exchanges of the route are kept."""
+        return self._settings.enabled and route in self._settings.routes
+
+    def check(self) -> None:
+        """Whether there is room for one more.
+
+        Raises:
+            Upstream: Too many wait for the database.
+        """
+        if self._settings.enabled and len(self._waiting) >= MAX_WAITING:
+            raise Upstream(
+                "Requests and answers are kept here, and at the moment they cannot be written down. "
+                "Try again in a few seconds.",
+                retry_after_s=5,
+            )
+
+    def note(self, exchange: Exchange) -> None:
+        """Have it written, soon."""
+        self._waiting.append(exchange)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+
+    async def flush(self, timeout_s: float) -> int:
+        """Wait until all are written; how many are not."""
+        if self._writer is not None:
+            await asyncio.wait({self._writer}, timeout=timeout_s)
+        if self._waiting:
+            log.error("%d exchanges could not be written and are lost", len(self._waiting))
+        return len(self._waiting)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch = [self._waiting[number] for number in range(min(BATCH, len(self._waiting)))]
+            rows = await asyncio.to_thread(self._rows, batch)
+            try:
+                await self._insert(rows)
+            except Upstream:
+                log.warning("%d exchanges wait to be written: no database", len(self._waiting))
+                await asyncio.sleep(RETRY_S)
+                continue
+            except SQLAlchemyError:
+                await self._one_by_one(rows)
+            for _ in batch:
+                self._waiting.popleft()
+
+    async def _insert(self, rows: Sequence[dict[str, Any]]) -> None:
+        async with self._database.write() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ORDER_LOCK})
+            await connection.execute(insert(tables.exchanges), list(rows))
+
+    async def _one_by_one(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The database took not all of them: it gets each by itself, or says which it does not take."""
+        for row in rows:
+            try:
+                await self._insert([row])
+            except (Upstream, SQLAlchemyError):
+                log.exception("An exchange is lost", extra={"request_id": row["request_id"]})
+
+    def _rows(self, batch: Sequence[Exchange]) -> list[dict[str, Any]]:
+        """With what is not to be kept replaced, and cut; it may take a while."""
+        rows = []
+        for exchange in batch:
+            row = asdict(exchange)
+            for name in ("request", "answer"):
+                row[name] = cut(self._redacted(row[name]), self.max_bytes)
+            for name, column in tables.exchanges.c.items():
+                if isinstance(row.get(name), str):
+                    row[name] = row[name].replace("\x00", "")[: column.type.length]  # type: ignore[attr-defined]
+            rows.append(row)
+        return rows
+
+    def _redacted(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._redacted(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self._redacted(part) for part in value]
+        if not isinstance(value, str):
+            return value
+        for pattern in self._patterns:
+            value = pattern.sub(REDACTED, value)
+        return value
+
+
+def cut(value: dict[str, Any], max_bytes: int) -> dict[str, Any]:
+    """The texts in it, together of at most so many bytes; what came last stays longest, and notes are in the
+    place of what is left out."""
+    left = max_bytes
+
+    def shortened(part: Any) -> Any:
+        nonlocal left
+        if isinstance(part, dict):
+            return dict(reversed([(key, shortened(inner)) for key, inner in reversed(part.items())]))
+        if isinstance(part, list):
+            return list(reversed([shortened(inner) for inner in reversed(part)]))
+        if not isinstance(part, str):
+            return part
+        encoded = part.encode("utf-8", "replace")
+        kept = encoded[: max(0, left)].decode("utf-8", "ignore")
+        left -= len(encoded)
+        return part if left >= 0 else f"{kept}(cut: {len(encoded)} bytes)"
+
+    shown: dict[str, Any] = shortened(value)
+    return shown
+
+
+class ExchangeReader:
+    """What is kept, for those who may read it (`audit.readers`); each look is in the audit log."""
+
+    def __init__(self, database: Database, audit: AuditLog) -> None:
+        self._database = database
+        self._audit = audit
+
+    async def list(
+        self, principal: Principal, *, user: str | None = None, after: int = 0, limit: int = 100
+    ) -> ExchangeList:
+        """In their order, from the one behind the id `after` on.
+
+        Args:
+            principal: Who reads.
+            user: `<source>/<name>` or the subject of whose they are; None = of all.
+            after: The id of the last that is known.
+            limit: How many at most.
+
+        Raises:
+            Forbidden: The principal may not read the log.
+        """
+        self._audit.check(principal)
+        table = tables.exchanges
+        query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit + 1)
+        if user is not None:
+            user = user.removeprefix("user:")
+            query = query.where(table.c.user_id == user)
+        async with self._database.read() as connection:
+            found = [_entry(row._mapping) for row in await connection.execute(query)]
+        async with self._database.write() as connection:  # before they are shown
+            detail = {"user": user, "after": after, "entries": len(found[:limit])}
+            await record(connection, principal, "exchange.read", detail=detail)
+        return ExchangeList(data=found[:limit], has_more=len(found) > limit)
+
+
+def _entry(row: Any) -> ExchangeEntry:
+    return ExchangeEntry(
+        id=row["id"],
+        at=row["at"],
+        user=row["user_id"],
+        request_id=row["request_id"],
+        route=row["route"],
+        model=row["model"],
+        request=row["request"],
+        answer=row["answer"],
+    )
+
+
+async def forget_exchanges(database: Database, retention_days: float) -> None:
+    """Delete those that are older."""
+    table = tables.exchanges
+    async with database.write() as connection:
+        await connection.execute(delete(table).where(table.c.at < now() - retention_days * 86400))

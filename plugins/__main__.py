@@ -5,6 +5,7 @@
 `python -m plugins migrate`: bring the database to this version's tables. Exit status 1 when it cannot be.
 `python -m plugins doctor`: does every part work, here and now? Exit status 1 when one does not.
 `python -m plugins reference`: docs/configuration.md, from the settings themselves.
+`python -m plugins schema`: config/schema.json, from the settings themselves.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="print all mistakes of the configuration at once")
     check.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
-    serve = commands.add_parser("serve", help="check, then become the proxy")
-    serve.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
-    serve.add_argument("arguments", nargs=argparse.REMAINDER, help="for litellm: `-- --port 4000`")
+    proxy = commands.add_parser("serve", help="check, then become the proxy")
+    proxy.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
+    proxy.add_argument("arguments", nargs=argparse.REMAINDER, help="for litellm: `-- --port 4000`")
     commands.add_parser("migrate", help="bring the database to this version's tables")
     doctor = commands.add_parser("doctor", help="try every part for real; nothing is changed")
     doctor.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
@@ -34,11 +35,17 @@ def main() -> int:
     doctor.add_argument("--no-models", action="store_true", help="ask no model (a question costs money)")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("reference", help="print the configuration reference as markdown")
+    commands.add_parser("schema", help="print the JSON schema of the configuration")
     args = parser.parse_args()
     if args.command == "reference":
         from plugins.bundle.reference import reference
 
         print(reference(), end="")
+        return 0
+    if args.command == "schema":
+        from plugins.bundle.schema import schema
+
+        print(schema(), end="")
         return 0
     load_dotenv(Path(".env"))
     if args.command == "doctor":

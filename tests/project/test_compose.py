@@ -1,4 +1,4 @@
-"""The stack in `deploy/`: right by the Compose specification, hardened, with a configuration that is right."""
+"""The stack in `deploy/`: right by the Compose specification, hardened, its configuration right, too."""
 
 from __future__ import annotations
 

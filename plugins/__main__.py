@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -50,7 +51,10 @@ def main() -> int:
     load_dotenv(Path(".env"))
     if args.command == "doctor":
         from plugins.bundle.doctor.command import run
+        from plugins.bundle.serve import read_secrets
 
+        for line in read_secrets(args.config, os.environ):
+            print(line, file=sys.stderr)
         return run(
             folder(), args.config.absolute(), args.token_file, models=not args.no_models, as_json=args.json
         )

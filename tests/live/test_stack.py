@@ -1,0 +1,260 @@
+"""The stack of `deploy/compose.yaml` without its containers: the same configuration, commands and settings,
+with the servers that this machine can run, and only their addresses changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from deploy import setup as stack
+from deploy.keycloak.keycloak import Server as Keycloak
+from tests.crash.postgres import postgres
+from tests.live.keycloak_realm import SECRETS, Realm, throwaway
+from tests.live.milvus import CannotRun as NoMilvus
+from tests.live.milvus import server as milvus_server
+from tests.live.ollama import Ollama, ollama
+from tests.live.open_webui import TASKS, artefacts
+from tests.live.open_webui_page import person
+from tests.live.open_webui_server import CannotRun, Connection
+from tests.live.open_webui_server import server as open_webui_server
+from tests.live.tiny_ollama.model import CITED
+from tests.support.limits import is_listening
+from tests.support.proxy import ROOT, STARTUP, Proxy, end, free_port, wait_until_ready
+from tests.support.quickstart import until
+
+__all__ = ["artefacts", "ollama"]
+
+DEPLOY = ROOT / "deploy"
+SERVICES: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
+DOCUMENTS = {"finance": "annual-report-2025.pdf", "handbook": "employee-handbook.md"}
+QUESTION = "What is the notice period? Search the documents."
+COMMAND_S = 180
+
+
+@dataclass
+class Stack:
+    proxy: Proxy
+    realm: Realm
+    ollama: Ollama
+    redis: Mapping[str, Any]
+    folder: Path
+    environment: Mapping[str, str]
+
+    def http(self, who: str) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.realm.tokens(who)['access_token']}"}
+        return httpx.Client(base_url=self.proxy.url, headers=headers, timeout=120, trust_env=False)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command in the container of the proxy."""
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+
+
+@contextmanager
+def redis(folder: Path, secrets: Path) -> Iterator[Mapping[str, Any]]:
+    """By the stack's own command."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed (Debian's package `redis-server`)")
+    port, script = free_port(), SERVICES["redis"]["command"][-1].replace("$$", "$")
+    script = f"{script.replace('/run/secrets', str(secrets))} --bind 127.0.0.1 --port {port} --dir {folder}"
+    with (folder / "redis.log").open("wb") as log:
+        process = subprocess.Popen(["bash", "-c", script], stdout=log, stderr=log, start_new_session=True)
+    try:
+        until(lambda: is_listening(port), "Redis listens")
+        yield {"port": port, "password": (secrets / "redis_password").read_text(encoding="utf-8")}
+    finally:
+        end(process)
+
+
+def realm_settings(public_url: str) -> dict[str, Any]:
+    """The clients that `make setup` makes, as Keycloak reads them from its environment."""
+    known = {"PUBLIC_BASE_URL": public_url, "OPEN_WEBUI_URL": "http://127.0.0.1:9"}
+    known |= {f"{name.replace('-', '_').upper()}_CLIENT_SECRET": value for name, value in SECRETS.items()}
+    text = re.sub(r"\$\{([A-Z_]+)\}", lambda match: known[match[1]], json.dumps(stack.realm(people=True)))
+    return {"clients": json.loads(text)["clients"]}
+
+
+def environment(folder: Path, secrets: Path, **addresses: str) -> dict[str, str]:
+    """What the container of the proxy has, with other addresses."""
+    shutil.copytree(DEPLOY / "compose" / "config", folder / "config")
+    shutil.copytree(ROOT / "config" / "prompts", folder / "config" / "prompts", dirs_exist_ok=True)
+    shutil.copy(DEPLOY / "compose" / "litellm_config.yaml", folder)
+    given = {name: str(value) for name, value in SERVICES["proxy"]["environment"].items()}
+    given = {name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()} | addresses
+    assert not [value for value in given.values() if "${" in value], "each address is replaced"
+    return given | {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(folder),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{STARTUP}",
+        "COLLECTIONS_CONFIG": str(folder / "config"),
+        "DATA_DIR": str(folder / "data"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+
+
+@contextmanager
+def started(command: Sequence[str], log_file: Path, environ: Mapping[str, str]) -> Iterator[Any]:
+    """A service's command as the compose file has it, in its folder; ended in any case."""
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command[1:]],
+            cwd=log_file.parent,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="module")
+def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder, port = tmp_path_factory.mktemp("stack"), free_port()
+    url = f"http://127.0.0.1:{port}"
+    stack.setup(folder)
+    secrets = folder / ".secrets" / "dev"
+    with ExitStack() as opened:
+        try:
+            milvus = opened.enter_context(milvus_server())
+        except NoMilvus as error:
+            pytest.skip(str(error))
+        database = opened.enter_context(postgres())
+        cache = opened.enter_context(redis(folder, secrets))
+        realm = opened.enter_context(throwaway(keycloak, **realm_settings(url)))
+        for name, value in {
+            "database_url": database.url,
+            "milvus_password": milvus.password,
+            "litellm_client_secret": SECRETS["litellm"],
+        }.items():
+            (secrets / name).chmod(0o600)
+            (secrets / name).write_text(value, encoding="utf-8")
+        environ = environment(
+            folder,
+            secrets,
+            PUBLIC_BASE_URL=url,
+            KEYCLOAK_ISSUER=realm.url,
+            MILVUS_URI=milvus.uri,
+            MILVUS_USER=milvus.user,
+            REDIS_HOST="127.0.0.1",
+            REDIS_PORT=str(cache["port"]),
+            CHAT_MODEL=f"ollama_chat/{ollama.model}",
+            OLLAMA_BASE_URL=ollama.url,
+        )
+        with started(SERVICES["migrate"]["command"], folder / "migrate.log", environ) as migration:
+            assert migration.wait(COMMAND_S) == 0, (folder / "migrate.log").read_text(encoding="utf-8")
+        opened.enter_context(started(SERVICES["worker"]["command"], folder / "worker.log", environ))
+        command = [*SERVICES["proxy"]["command"][:-4], "--host", "127.0.0.1", "--port", str(port)]
+        process = opened.enter_context(started(command, folder / "proxy.log", environ))
+        proxy = Proxy(url, folder / "proxy.log", process)
+        wait_until_ready(proxy)
+        made = Stack(proxy, realm, ollama, cache, folder, environ)
+        upload(made)
+        yield made
+
+
+def upload(made: Stack) -> None:
+    with made.http("admin") as admin:
+        for name, file in DOCUMENTS.items():
+            assert admin.post("/v1/collections/new", json={"name": name}).status_code == 201
+            content = (ROOT / "examples" / "documents" / file).read_bytes()
+            added = admin.post(f"/v1/collections/{name}/add", files={"files": (file, content)})
+            assert added.status_code == 202, added.text
+
+        def ready() -> bool:
+            lists = [admin.get(f"/v1/collections/{name}/documents").json()["data"] for name in DOCUMENTS]
+            states = [document["status"] for found in lists for document in found]
+            assert "failed" not in states, (made.folder / "worker.log").read_text(encoding="utf-8")
+            return states == ["completed"] * len(DOCUMENTS)
+
+        until(ready, "the documents are searchable", 180)
+
+
+def test_the_healthcheck_of_the_proxy_is_content(running: Stack) -> None:
+    answer = httpx.get(f"{running.proxy.url}/health/collections", timeout=30, trust_env=False)
+    assert answer.status_code == 200
+    assert set(answer.json().values()) == {"ok"}
+
+
+def test_people_of_the_realm_see_both_collections_and_query_one(running: Stack) -> None:
+    with running.http("bob") as bob:
+        listed = {one["name"]: one["permissions"] for one in bob.get("/v1/collections").json()["data"]}
+        assert listed == {"finance": ["discover"], "handbook": ["discover", "query"]}
+        assert bob.post("/v1/collections/finance/search", json={"query": "revenue"}).status_code == 403
+
+
+def test_a_model_of_ollama_answers_with_a_citation(running: Stack) -> None:
+    body = {"model": "chat", "messages": [{"role": "user", "content": QUESTION}]}
+    with running.http("bob") as bob:
+        answer = bob.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    message = answer.json()["choices"][0]["message"]
+    assert answer.json()["model"] != "extractive"
+    if running.ollama.tiny:
+        assert message["content"] == "".join(CITED)
+        assert message["annotations"][0]["url_citation"]["url"].startswith(running.proxy.url)
+
+
+def test_limits_are_counted_in_redis(running: Stack) -> None:
+    with running.http("carol") as carol:
+        body = {"model": "extractive", "messages": [{"role": "user", "content": QUESTION}]}
+        assert carol.post("/v1/chat/completions", json=body).status_code == 200
+    keys = subprocess.run(
+        ["redis-cli", "-p", str(running.redis["port"]), "keys", "*"],
+        env={"PATH": os.environ["PATH"], "REDISCLI_AUTH": running.redis["password"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "keycloak/carol" in keys.stdout
+
+
+def test_the_doctor_finds_nothing_wrong(running: Stack) -> None:
+    done = running.run("-m", "plugins", "doctor", "--no-models", "--json")
+    findings = json.loads(done.stdout)["findings"]
+    assert not [finding for finding in findings if finding["level"] == "fail"]
+    assert {finding["part"] for finding in findings} >= {"identity keycloak", "vector store", "redis"}
+
+
+async def test_people_sign_in_to_open_webui_at_keycloak_and_ask(
+    running: Stack, artefacts: Path, tmp_path: Path
+) -> None:
+    with ExitStack() as opened:
+        try:
+            web = opened.enter_context(
+                open_webui_server(tmp_path / "web", running.realm.url, running.proxy.url, [Connection(TASKS)])
+            )
+        except CannotRun as error:
+            pytest.skip(str(error))
+        running.realm.change_client("open-webui", redirectUris=[f"{web.url}/*"])
+        async with person("bob", web.url, tmp_path, artefacts) as bob:
+            await bob.choose("chat")
+            await bob.ask(QUESTION)
+            await bob.page.until("!!document.querySelector('[id^=speak-button]')")
+            await bob.screenshot("stack")
+            if running.ollama.tiny:
+                await bob.shows("1 Source")
+                assert "".join(CITED)[:20] in await bob.text()

@@ -1,0 +1,81 @@
+"""The GitHub Actions workflow: right by its schema, on every Python, with no more rights than it needs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.support.proxy import ROOT
+
+FILE = ROOT / ".github" / "workflows" / "ci.yml"
+# YAML 1.1 reads the key `on` as true
+WORKFLOW: dict[str, Any] = yaml.load(FILE.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506
+JOBS: dict[str, dict[str, Any]] = WORKFLOW["jobs"]
+SCHEMA = json.loads((ROOT / "tests/fixtures/schemas/github-workflows.json").read_text(encoding="utf-8"))
+PINNED = re.compile(r"[\w-]+/[\w-]+@(v\d+(\.\d+)*|[0-9a-f]{40})")
+OFFICIAL = ("actions/", "docker/")
+
+
+def typed(text: str) -> Any:
+    """The file with its booleans and numbers, for the schema."""
+    found = yaml.safe_load(text)
+    return {("on" if key is True else key): value for key, value in found.items()}
+
+
+def test_the_file_follows_the_schema_of_workflows() -> None:
+    jsonschema.validate(typed(FILE.read_text(encoding="utf-8")), SCHEMA)
+
+
+def test_a_misspelt_key_does_not() -> None:
+    wrong = FILE.read_text(encoding="utf-8").replace("timeout-minutes: 20", "timeout-minuets: 20")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(typed(wrong), SCHEMA)
+
+
+def test_it_runs_on_every_python_that_the_package_supports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    supported = [name.rpartition(" ")[2] for name in project["classifiers"] if re.search(r"3\.\d+$", name)]
+    assert JOBS["test"]["strategy"]["matrix"]["python"] == supported
+
+
+def test_each_action_is_pinned_and_those_of_others_by_commit() -> None:
+    used = [step["uses"] for job in JOBS.values() for step in job["steps"] if "uses" in step]
+    assert used
+    for action in used:
+        assert PINNED.fullmatch(action), action
+        assert action.startswith(OFFICIAL) or re.search(r"@[0-9a-f]{40}$", action), action
+
+
+def test_jobs_have_only_the_rights_that_they_need_and_end() -> None:
+    assert WORKFLOW["permissions"] == {}
+    assert {name for name, job in JOBS.items() if "write" in job["permissions"].values()} == {"image"}
+    assert all(int(job["timeout-minutes"]) <= 90 for job in JOBS.values())
+
+
+def test_the_image_is_pushed_with_provenance_after_its_scan_and_only_for_tags() -> None:
+    steps = JOBS["image"]["steps"]
+    scan = next(index for index, step in enumerate(steps) if "trivy-action" in step.get("uses", ""))
+    assert steps[scan]["with"]["exit-code"] == "1"
+    after = steps[scan + 1 :]
+    pushing = [step for step in steps if step.get("with", {}).get("push") == "true"]
+    assert len(pushing) == 1
+    assert pushing[0] in after
+    assert pushing[0]["with"]["provenance"] == "mode=max"
+    assert pushing[0]["with"]["sbom"] == "true"
+    assert all(step["if"] == "github.ref_type == 'tag'" for step in after)
+    assert "attest-build-provenance" in after[-1]["uses"]
+    assert JOBS["image"]["needs"] == ["lint", "test"]
+
+
+def test_what_it_runs_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for job in JOBS.values():
+        for step in job["steps"]:
+            if "run" in step:
+                assert re.search(rf"^{step['run'].removeprefix('make ')}:", makefile, re.MULTILINE)

@@ -136,13 +136,13 @@ def _add_sign_in(routes: APIRouter, parts: SignInParts) -> None:
         if not parts.settings.password:
             raise Forbidden(NO_PASSWORDS)
         peer = request.client.host if request.client else ""
-        attempts.begin(form.username, peer)
+        await attempts.begin(form.username, peer)
         try:
             tokens = await sign_in.password(form.username, SecretStr(form.password))
         except IdentityUnavailable:
-            attempts.undo(form.username, peer)
+            await attempts.undo(form.username, peer)
             raise
-        attempts.succeeded(form.username, peer)
+        await attempts.succeeded(form.username, peer)
         return tokens
 
     @routes.post(

@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -74,7 +74,7 @@ class SignInParts:
     revocations: Revocations
     settings: SignInConfig
     public_base_url: str
-    attempts: Attempts = field(default_factory=Attempts)
+    attempts: Attempts
 
     @property
     def can_sign_in(self) -> bool:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from plugins.core.errors import LimitReached
-from plugins.core.metrics import SIGN_INS_LIMITED
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugins.collections.database import Database
+from plugins.collections.tables import attempts
+from plugins.core.errors import IdentityUnavailable, LimitReached, Upstream
 
 TOO_MANY = "Too many failed sign-ins. Wait as long as `Retry-After` says, or sign in with a browser."
-MAX_KEYS = 20_000
 FORGET_S = 900.0
 """What failed longer ago does not count."""
 
@@ -31,68 +34,78 @@ ACCOUNT = _Limit(20, 15)
 """Of one account from everywhere: short, so that nobody can lock somebody else out for long."""
 
 
-class _Failures(NamedTuple):
-    number: int
-    last: float
-
-
 class Attempts:
-    """Delays that grow with the failures of an account, of an address, and of the two together.
-
-    In memory: each process counts for itself and forgets when it ends, so with several processes there are
-    that many times the tries. The issuer's own protection against guessing is the one that counts for all.
+    """Delays that grow with the failures of an account, of an address, and of the two together; counted in
+    the database, for all processes. Their clocks must agree to within some seconds.
 
     Source: OWASP Authentication Cheat Sheet, "Account Lockout" (exponential delays instead of a lock).
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
         self._clock = clock
-        self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
-    def begin(self, account: str, address: str) -> None:
+    async def begin(self, account: str, address: str) -> None:
         """Note a try, which counts as failed until `succeeded` or `undo`: so many at once gain nothing.
 
         Raises:
             LimitReached: It is too early for another; with the seconds to wait.
+            IdentityUnavailable: The database cannot be reached, so nobody can tell.
         """
-        keys = _keys(account, address)
-        wait = max(self._wait(key, limit) for key, limit in keys)
-        if wait > 0:
-            SIGN_INS_LIMITED.inc()
-            raise LimitReached(TOO_MANY, retry_after_s=math.ceil(wait))
-        now = self._clock()
-        for key, _ in keys:
-            self._failures[key] = _Failures(self._number(key) + 1, now)
-            self._failures.move_to_end(key)
-        while len(self._failures) > MAX_KEYS:
-            self._failures.popitem(last=False)
+        limits, now = _keys(account, address), self._clock()
+        try:
+            async with self._database.write() as connection:
+                found = await self._lock(connection, sorted(limits), now)
+                wait = max(_wait(*found[key], limit) for key, limit in limits.items()) - now
+                if wait > 0:
+                    raise LimitReached(TOO_MANY, retry_after_s=math.ceil(wait))
+                counted = update(attempts).where(attempts.c.key.in_(list(limits)))
+                await connection.execute(counted.values(failures=attempts.c.failures + 1, last=now))
+        except Upstream as error:
+            raise IdentityUnavailable from error
 
-    def succeeded(self, account: str, address: str) -> None:
+    async def succeeded(self, account: str, address: str) -> None:
         """The password was right. Only the failures of the two together are forgotten: with an account of
-        their own nobody washes away those of their address, nor somebody's sign-in those of a guesser."""
-        self.undo(account, address)
-        (pair, _), *_ = _keys(account, address)
-        self._failures.pop(pair, None)
+        their own nobody washes away those of their address, nor somebody's sign-in those of a guesser.
 
-    def undo(self, account: str, address: str) -> None:
-        """The try told nothing: it does not count."""
-        for key, _ in _keys(account, address):
-            if key in self._failures:
-                found = self._failures[key]
-                self._failures[key] = found._replace(number=max(0, found.number - 1))
+        Raises:
+            Upstream: The database cannot be reached; it counts as failed.
+        """
+        pair, *others = _keys(account, address)
+        async with self._database.write() as connection:
+            await connection.execute(delete(attempts).where(attempts.c.key == pair))
+            await _take_back(connection, others)
 
-    def _number(self, key: str) -> int:
-        found = self._failures.get(key)
-        return found.number if found and self._clock() - found.last < FORGET_S else 0
+    async def undo(self, account: str, address: str) -> None:
+        """The try told nothing: it does not count. Raises Upstream as `succeeded`."""
+        async with self._database.write() as connection:
+            await _take_back(connection, list(_keys(account, address)))
 
-    def _wait(self, key: str, limit: _Limit) -> float:
-        over = self._number(key) - limit.free
-        if over < 0:
-            return 0.0
-        delay = min(limit.max_delay_s, 2.0 ** min(over, 30))
-        return self._failures[key].last + delay - self._clock()
+    async def _lock(
+        self, connection: AsyncConnection, keys: list[str], now: float
+    ) -> dict[str, tuple[int, float]]:
+        """The failures of each key and when the last was, held until the transaction ends."""
+        await connection.execute(delete(attempts).where(attempts.c.last <= now - FORGET_S))
+        make = (sqlite if self._database.sqlite else postgresql).insert(attempts).on_conflict_do_nothing()
+        rows = [{"key": key, "failures": 0, "last": now} for key in keys]  # in one order: nobody deadlocks
+        await connection.execute(make.values(rows))
+        held = select(attempts).where(attempts.c.key.in_(keys)).order_by(attempts.c.key).with_for_update()
+        return {row.key: (row.failures, row.last) for row in await connection.execute(held)}
 
 
-def _keys(account: str, address: str) -> list[tuple[str, _Limit]]:
-    name = hashlib.sha256(account.strip().casefold().encode()).hexdigest()  # of one length, however long
-    return [(f"{name} {address}", PAIR), (f"address {address}", ADDRESS), (f"account {name}", ACCOUNT)]
+async def _take_back(connection: AsyncConnection, keys: list[str]) -> None:
+    counted = update(attempts).where(attempts.c.key.in_(keys), attempts.c.failures > 0)
+    await connection.execute(counted.values(failures=attempts.c.failures - 1))
+
+
+def _wait(failures: int, last: float, limit: _Limit) -> float:
+    """Until when, in seconds since 1970, another try is too early."""
+    over = failures - limit.free
+    return last + min(limit.max_delay_s, 2.0 ** min(over, 30)) if over >= 0 else 0.0
+
+
+def _keys(account: str, address: str) -> dict[str, _Limit]:
+    """The pair's, the address's and the account's, of one length, however long the names are."""
+    name = account.strip().casefold()
+    parts = {f"pair {name}\0{address}": PAIR, f"address {address}": ADDRESS, f"account {name}": ACCOUNT}
+    return {hashlib.sha256(part.encode()).hexdigest(): limit for part, limit in parts.items()}

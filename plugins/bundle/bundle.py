@@ -83,7 +83,6 @@ class Bundle:
     def __init__(self, config: Config, resources: Resources, before: Bundle | None = None) -> None:
         self.config = config
         self.sources = make_sources(config, before)
-        self.attempts: Attempts = before.attempts if before else Attempts()
         self.sightings: Sightings = before.sightings if before else Sightings(resources.database)
         self.store, self.database = resources.store, resources.database
         self.originals = resources.originals
@@ -155,7 +154,9 @@ class Bundle:
         by_name = {source.name: source for source in self.sources}
         sessions = SessionSource(settings, by_name, self.database, url)
         revocations = Revocations(self.database, settings.revocation_s)
-        parts = sign_in.SignInParts(self.sources, sessions, revocations, settings, url, self.attempts)
+        parts = sign_in.SignInParts(
+            self.sources, sessions, revocations, settings, url, Attempts(self.database)
+        )
         if parts.can_sign_in and not url.startswith("https:"):
             log.warning(
                 "chat.public_base_url is not https: browsers sign in only on this machine (`localhost`)"

@@ -233,6 +233,15 @@ revocations = Table(
     Index(None, "expires_at"),
 )
 
+attempts = Table(
+    "attempts",  # passwords that were tried and were not right
+    metadata,
+    Column("key", String(64), primary_key=True),  # sha256 of an account, an address, or both
+    Column("failures", Integer, nullable=False),
+    Column("last", Float, nullable=False),
+    Index(None, "last"),
+)
+
 processes = Table(
     "processes",  # that answer or work, and the configuration that each runs
     metadata,

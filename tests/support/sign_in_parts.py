@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plugins.api.sign_in import SignInParts
+from plugins.auth._attempts import Attempts
 from plugins.auth._revocations import Revocations
 from plugins.auth._sessions import COOKIE, SessionSource
 from plugins.collections.database import Database
@@ -33,7 +34,7 @@ async def sign_in_parts(
     sessions = SessionSource(settings, {source.name: source for source in sources}, database, base)
     revocations = Revocations(database, settings.revocation_s)
     try:
-        yield SignInParts(sources, sessions, revocations, settings, base)
+        yield SignInParts(sources, sessions, revocations, settings, base, Attempts(database))
     finally:
         await revocations.close()
         for source in sources:

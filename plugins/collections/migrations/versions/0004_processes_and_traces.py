@@ -43,6 +43,14 @@ def upgrade() -> None:
         sa.Column("until", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("duty", name=op.f("pk_leaders")),
     )
+    op.create_table(
+        "attempts",
+        sa.Column("key", sa.String(64), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("last", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_attempts")),
+    )
+    op.create_index(op.f("ix_attempts_last"), "attempts", ["last"], unique=False)
     counters = sa.table("counters", sa.column("name", sa.String), sa.column("value", sa.BigInteger))
     op.bulk_insert(counters, [{"name": "reloads", "value": 0}])
     op.create_table(

@@ -38,8 +38,7 @@ defaults
     timeout client 120s
     timeout server 120s
     timeout check 5s
-    retries 3
-    option redispatch
+    retries 0
 frontend all
     bind 127.0.0.1:{port}
     default_backend proxies

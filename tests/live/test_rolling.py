@@ -145,7 +145,7 @@ def test_a_rolling_restart_under_load_loses_no_request(running: Cluster) -> None
             load.go_on()
     finally:
         load.stop()
-    print(*("", *(kind.line(name) for name, kind in load.kinds.items())), sep="\n")
+    print(*("", *(kind.line(name) for name, kind in load.kinds.items())), sep="\n")  # noqa: T201 - the figures
     assert {name: kind.lost for name, kind in load.kinds.items()} == {name: [] for name in CLIENTS}
     assert set(statuses) == {-15}  # of SIGTERM, to which uvicorn hands itself over when all is done
     until(lambda: set(load.uploaded) <= completed(running))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,3 +151,9 @@ async def test_health_is_as_bad_as_its_worst_part(server: Server) -> None:
     server.health.report = HealthReport(store="unavailable", worker="degraded", identity="ok", details={})
     unavailable = await server.client(None).get("/health/collections")
     assert (unavailable.status_code, unavailable.json()["status"]) == (503, "unavailable")
+
+
+async def test_health_says_that_a_process_is_about_to_end(server: Server) -> None:
+    server.health.report = replace(server.health.report, stopping=True)
+    ending = await server.client(None).get("/health/collections")
+    assert (ending.status_code, ending.json()["status"], ending.json()["store"]) == (503, "unavailable", "ok")

@@ -21,7 +21,7 @@ from crawler.errors import ConfigError
 from plugins.core.config import folder, load
 
 
-def main() -> int:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m plugins", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="print all mistakes of the configuration at once")
@@ -37,7 +37,11 @@ def main() -> int:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("reference", help="print the configuration reference as markdown")
     commands.add_parser("schema", help="print the JSON schema of the configuration")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = read_arguments()
     if args.command == "reference":
         from plugins.bundle.reference import reference
 

@@ -99,9 +99,9 @@ class Crawlers:
 
     def __init__(self, config: Config, store: Store[Any], before: Crawlers | None = None) -> None:
         """``before``: those of the configuration before; what is costly to make is theirs, and the slots."""
-        self._models = Models(config, before._models if before else None)
+        self._models: Models = Models(config, before._models if before else None)
         self._store = store
-        self._slots = before._slots if before else Slots(config.worker.concurrency)
+        self._slots: Slots = before._slots if before else Slots(config.worker.concurrency)
 
     def get(self, collection: CollectionRecord, user: str) -> Crawler:
         """The crawler for documents that `user` uploads to the collection. May load a model: blocks.

@@ -150,7 +150,7 @@ def check(stage: Stage, case: Case, asked: Request) -> httpx.Response:
     assert answer.status_code == case.status, f"{case}: {answer.status_code} {answer.text[:500]}"
     forbidden = stage.forbidden(case.identity)
     if case.row.route == "/api/admin/config":
-        forbidden.discard(HIDDEN)  # a policy of the configuration names it
+        forbidden.discard(HIDDEN)  # a profile of the configuration names it
     leaks = {word for word in forbidden if word in f"{answer.text}{answer.headers}"}
     assert not leaks, f"{case}: the answer holds {leaks}: {answer.text[:500]}"
     if answer.status_code >= 400:

@@ -1,5 +1,6 @@
 # The stock LiteLLM proxy with this bundle; the same image is worker, migration and crawler (docs/image.md).
-# Configuration: mount your litellm_config.yaml and config/ over those in /app. Data: one volume at /data.
+# Configuration: mount your litellm_config.yaml and config/ over those in /app. Data: one volume at /data, which
+# holds temporary files, too: nothing else need be writable.
 ARG BASE_IMAGE=python:3.14-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -17,6 +18,9 @@ RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps
  && python -m pip --python /opt/venv/bin/python uninstall --yes setuptools
 
 FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title="litellm-collections" \
+      org.opencontainers.image.description="The stock LiteLLM proxy with sign-in, permission-checked document collections and cited answers" \
+      org.opencontainers.image.licenses="Apache-2.0"
 # Languages of text recognition, as Tesseract names them, with spaces between: "eng deu".
 ARG OCR_LANGUAGES=""
 # tini is process 1: it passes signals on and reaps what conversions leave behind.

@@ -19,7 +19,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo keycloak setup up up-prod down logs shell migrate test test-live test-crash lint format bench bench-ingest bench-load check doctor clean lock
+.PHONY: help install run demo keycloak setup up up-prod down logs shell migrate test test-live test-crash test-image lint format bench bench-ingest bench-load check doctor clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ test-live: install ## Run the tests against real servers (started here, or KEYCL
 test-crash: install ## Kill everything at random moments, again and again (KILLS=100, SEED of an earlier run)
 	$(BIN)/python -m pytest tests/crash -rs -s
 
+test-image: install ## Build the image and run it, locked down (BASE_IMAGE=python:3.14-slim where a registry is in reach)
+	$(BIN)/python -m pytest tests/image -rs
+
 lint: install ## Check style, types and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -98,12 +101,15 @@ bench-ingest: install ## Measure ingestion, and what it does to the proxy beside
 bench-load: install ## A steady mix of chats, searches and uploads (LOAD_SECONDS=600 at each of two rates; 3600 = an hour)
 	$(BIN)/python -m bench.load --seconds $(LOAD_SECONDS)
 
-lock: ## Resolve requirements.lock anew (the newest versions that pyproject.toml allows)
+LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header --no-emit-package litellm-collections-crawler \
+  --extra postgres --extra telemetry pyproject.toml requirements.in
+
+lock: ## Resolve both locks anew (the newest versions that pyproject.toml allows); the image's is a part of the other
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --no-emit-package litellm-collections-crawler \
-	  --group dev --extra postgres --extra telemetry pyproject.toml requirements.in --output-file requirements.lock
+	$(LOCK) --upgrade --group dev --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock --output-file requirements-image.lock
 
 clean: ## Remove the environment and the caches (documents stay: they are in the data directory)
 	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

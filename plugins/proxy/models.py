@@ -14,6 +14,7 @@ from litellm.router import Router
 
 from plugins.core.errors import DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
 from plugins.core.identity import Principal
+from plugins.core.metrics import QUERY_EMBEDDINGS
 from plugins.proxy.caches import Vectors, for_vectors
 from plugins.proxy.tracing import below_current
 from plugins.proxy.upstream import fallback_of
@@ -54,8 +55,11 @@ class RouterEmbed:
         if self._kept is None:
             return (await self._embedded(router, model, fingerprint, texts, principal)).vectors
         found = [self._kept.get(fingerprint, text) for text in texts]
-        if all(found):
-            return [vector for vector in found if vector]
+        for vector in found:
+            QUERY_EMBEDDINGS.labels("miss" if vector is None else "hit").inc()
+        known = [vector for vector in found if vector is not None]
+        if len(known) == len(texts):
+            return known
         answer = await self._embedded(router, model, fingerprint, texts, principal)
         if not answer.by_fallback:  # another model's would be taken for this one's as long as they are kept
             for text, vector in zip(texts, answer.vectors, strict=True):

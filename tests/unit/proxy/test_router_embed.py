@@ -9,8 +9,10 @@ import pytest
 from litellm.exceptions import APIConnectionError, BadRequestError, RateLimitError
 from litellm.proxy import proxy_server
 from litellm.types.utils import EmbeddingResponse
+from prometheus_client import REGISTRY
 
 from plugins.core.errors import BundleError, DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
+from plugins.proxy.caches import Vectors
 from plugins.proxy.models import RouterEmbed
 from tests.support.services import ALICE
 
@@ -29,9 +31,12 @@ class FakeRouter:
         self.info = info or {}
         self.asked = 0
         self.request: dict[str, Any] = {}
+        self.params: dict[str, Any] = {"model": "openai/x"}
+        self.headers: dict[str, Any] = {}
 
     def get_model_list(self, model_name: str) -> list[Any]:
-        return [{"model_info": self.info}] if model_name == "known" else []
+        known = {"litellm_params": self.params, "model_info": self.info}
+        return [known] if model_name == "known" else []
 
     async def aembedding(self, **request: Any) -> EmbeddingResponse:
         self.request = request
@@ -43,7 +48,7 @@ class FakeRouter:
         if self.error is not None:
             raise self.error
         data = [{"index": i, "embedding": [float(i)], "object": "embedding"} for i in (1, 0)]
-        return EmbeddingResponse(data=data)
+        return EmbeddingResponse(data=data, hidden_params={"additional_headers": self.headers})
 
 
 async def test_vectors_come_in_the_order_of_the_texts_at_the_users_expense(
@@ -98,3 +103,50 @@ async def test_a_model_that_does_not_answer_is_given_up(monkeypatch: pytest.Monk
     monkeypatch.setattr(proxy_server, "llm_router", FakeRouter(hangs=True))
     with pytest.raises(DeadlineExceeded):
         await RouterEmbed(timeout_s=0.01)("known", ["a"], ALICE)
+
+
+def embedded(result: str) -> float:
+    return REGISTRY.get_sample_value("collections_query_embeddings_total", {"result": result}) or 0.0
+
+
+async def test_what_was_embedded_before_is_not_embedded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = FakeRouter()
+    monkeypatch.setattr(proxy_server, "llm_router", router)
+    hits, misses = embedded("hit"), embedded("miss")
+    embed = RouterEmbed(kept=Vectors(10_000))
+    first = await embed("known", ["a", "b"], ALICE)
+    assert await embed("known", ["b", "a"], ALICE) == [first[1], first[0]]
+    assert router.asked == 1
+    assert (embedded("hit") - hits, embedded("miss") - misses) == (2, 2)
+
+
+async def test_another_deployment_of_the_name_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = FakeRouter()
+    monkeypatch.setattr(proxy_server, "llm_router", router)
+    embed = RouterEmbed(kept=Vectors(10_000))
+    await embed("known", ["a", "b"], ALICE)
+    router.params = {"model": "openai/another"}
+    await embed("known", ["a", "b"], ALICE)
+    assert router.asked == 2
+    assert router.request["cache"] != {}
+
+
+async def test_what_a_fallback_embedded_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = FakeRouter()
+    router.headers = {"x-litellm-attempted-fallbacks": 1, "x-litellm-model-group": "other"}
+    monkeypatch.setattr(proxy_server, "llm_router", router)
+    embed = RouterEmbed(kept=Vectors(10_000))
+    for _ in range(2):
+        await embed("known", ["a", "b"], ALICE)
+    assert router.asked == 2
+
+
+async def test_a_model_that_is_gone_is_named_although_the_question_was_embedded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embed = RouterEmbed(kept=Vectors(10_000))
+    monkeypatch.setattr(proxy_server, "llm_router", FakeRouter())
+    await embed("known", ["a", "b"], ALICE)
+    monkeypatch.setattr(proxy_server, "llm_router", None)
+    with pytest.raises(ModelUnavailable):
+        await embed("known", ["a", "b"], ALICE)

@@ -1,0 +1,277 @@
+"""Answers from documents and LiteLLM's response cache, through the real proxy: hits, and never a wrong one."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.library import Library, library, litellm_config
+from tests.support.quickstart import until
+from tests.support.scripted_upstream import KEY, ScriptedUpstream, scripted_upstream
+
+SEARCH = {"name": "search_documents", "arguments": {"query": "notice period"}}
+ASKED_ONCE = [0, 1]
+"""The rounds that the model played: a search, and an answer."""
+FOR_ALL, FOR_ALICE = "The notice period is thirty days.", "In secret the notice period is a year."
+
+
+@dataclass
+class House:
+    library: Library
+    upstream: ScriptedUpstream
+
+    def question(self) -> tuple[str, str]:
+        """A question that nobody asked before, and the word that it is found by."""
+        mark = uuid.uuid4().hex
+        return mark, json.dumps([{"calls": [SEARCH], "id": mark}, {"text": ["It says so <1>."]}])
+
+    def ask(self, person: str, question: str, **body: Any) -> httpx.Response:
+        messages = [{"role": "user", "content": question}]
+        return self.post(person, "/v1/chat/completions", {"model": "chat", "messages": messages, **body})
+
+    def post(self, person: str, path: str, body: dict[str, Any]) -> httpx.Response:
+        with self.library.http(person) as http:
+            answer = http.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    def rounds(self, mark: str) -> list[int]:
+        """Which rounds the model was asked for, by whomever."""
+        return [asked.round for asked in self.upstream.of(mark)]
+
+
+@dataclass
+class Shelf:
+    """A collection of alice's that bob may query, with a document for both; `shelf` has one for her alone."""
+
+    library: Library
+    id: str
+    documents: dict[str, str]
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        with self.library.http("alice") as http:
+            answer = http.request(method, f"/v1/collections/{self.id}{path}", **options)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def add(self, text: str, **fields: Any) -> str:
+        body = {"documents": [{"markdown": text, "filename": f"{uuid.uuid4().hex}.md", **fields}]}
+        [document] = self.request("POST", "/add?wait=true", json=body)["data"]
+        assert document["status"] == "completed", document
+        return str(document["id"])
+
+    def done(self, document_id: str) -> bool:
+        return bool(self.request("GET", f"/documents/{document_id}")["status"] == "completed")
+
+    @property
+    def rag(self) -> dict[str, Any]:
+        return {"rag": {"collections": [self.id]}}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with scripted_upstream() as upstream:
+        params = {"api_base": upstream.url, "api_key": KEY, "num_retries": 0}
+        models = [
+            {"model_name": name, "litellm_params": {"model": served_by, **params}}
+            for name, served_by in (("chat", "openai/chat"), ("bridged", "together_ai/bridged"))
+        ]
+        config = litellm_config(models)
+        config["litellm_settings"] |= {"cache": True, "cache_params": {"type": "local"}}
+        with library(tmp_path_factory.mktemp("caches"), config) as running:
+            yield House(running, upstream)
+
+
+@pytest.fixture
+def open_shelf(house: House) -> Iterator[Shelf]:
+    with house.library.http("alice") as http:
+        body = {"name": f"shelf-{uuid.uuid4().hex}", "access": {"query": ["user:local/bob"]}}
+        created = http.post("/v1/collections/new", json=body)
+    assert created.status_code == 201, created.text
+    made = Shelf(house.library, created.json()["id"], {})
+    made.documents["all"] = made.add(FOR_ALL)
+    yield made
+    made.request("DELETE", "")
+
+
+@pytest.fixture
+def shelf(open_shelf: Shelf) -> Shelf:
+    open_shelf.documents["alice"] = open_shelf.add(FOR_ALICE, acl=["user:local/alice"])
+    return open_shelf
+
+
+def content(answer: httpx.Response) -> str:
+    """The text of an answer, plain or streamed."""
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return str(answer.json()["choices"][0]["message"]["content"])
+    lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+    choices = [choice for line in lines for choice in json.loads(line)["choices"]]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
+
+
+def sources(answer: httpx.Response) -> list[str]:
+    """The documents that a plain answer cites."""
+    message = answer.json()["choices"][0]["message"]
+    return [found["id"] for found in message["provider_specific_fields"]["search_results"]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_same_question_of_the_same_person_is_answered_from_the_cache(
+    house: House, shelf: Shelf, stream: bool
+) -> None:
+    mark, question = house.question()
+    first, again = (house.ask("alice", question, stream=stream, **shelf.rag) for _ in range(2))
+    assert house.rounds(mark) == ASKED_ONCE
+    assert content(first) == content(again) == "It says so [1]."
+    if not stream:
+        first_message, again_message = (a.json()["choices"][0]["message"] for a in (first, again))
+        assert again_message == first_message, "with the same sources, at the same places"
+
+
+def test_people_who_may_read_the_same_share_an_answer(house: House, open_shelf: Shelf) -> None:
+    mark, question = house.question()
+    answers = [house.ask(person, question, **open_shelf.rag) for person in ("alice", "bob")]
+    assert house.rounds(mark) == ASKED_ONCE
+    assert sources(answers[0]) == sources(answers[1]) == [open_shelf.documents["all"]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("people", [("alice", "bob"), ("bob", "alice")])
+def test_nobody_gets_an_answer_from_documents_that_they_may_not_read(
+    house: House, shelf: Shelf, people: tuple[str, str], stream: bool
+) -> None:
+    mark, question = house.question()
+    for person in people:
+        house.ask(person, question, stream=stream, **shelf.rag)
+    assert house.rounds(mark) == ASKED_ONCE * 2
+    given = [json.dumps(asked.messages) for asked in house.upstream.of(mark) if asked.round == 1]
+    assert [FOR_ALICE in messages for messages in given] == [person == "alice" for person in people]
+
+
+def change(**patch: Any) -> Callable[[Shelf], object]:
+    def event(shelf: Shelf) -> object:
+        return shelf.request("PATCH", f"/documents/{shelf.documents['all']}", json=patch)
+
+    return event
+
+
+def replace(shelf: Shelf) -> object:
+    return shelf.add("The notice period is forty days.", id=shelf.documents["all"])
+
+
+def expire(shelf: Shelf) -> object:
+    document = f"/documents/{shelf.documents['all']}"
+    shelf.request("PATCH", document, json={"expires_at": time.time() + 1})
+
+    def gone() -> bool:
+        with shelf.library.http("alice") as http:
+            return http.get(f"/v1/collections/{shelf.id}{document}").status_code == 404
+
+    return until(gone, "the document has expired")
+
+
+EVENTS: dict[str, Callable[[Shelf], object]] = {
+    "an upload": lambda shelf: shelf.add("The notice period of apprentices is ten days."),
+    "a replacement": replace,
+    "a deletion": lambda shelf: shelf.request("DELETE", f"/documents/{shelf.documents['all']}"),
+    "an expiry": expire,
+    "an audience": change(acl=["user:local/alice"]),
+    "attributes": change(metadata={"year": 2025}),
+    "a grant": lambda shelf: shelf.request(
+        "PUT", "/access", json={"query": [], "manage": ["user:local/alice"]}
+    ),
+    "a description": lambda shelf: shelf.request("PATCH", "", json={"description": "About notice periods."}),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_after_a_change_of_what_may_be_read_the_model_is_asked_anew(
+    house: House, shelf: Shelf, name: str
+) -> None:
+    """Without naming the collection: so bob may ask, too, when he may no longer query it."""
+    mark, question = house.question()
+    everything: dict[str, Any] = {"rag": {}}
+    for _ in range(2):
+        house.ask("bob", question, **everything)
+    assert house.rounds(mark) == ASKED_ONCE
+    EVENTS[name](shelf)
+    house.ask("bob", question, **everything)
+    assert house.rounds(mark).count(0) == 2, "its first round, too, which nothing was found for yet"
+
+
+def key(answer: httpx.Response) -> str:
+    """Of the cache's entry, as LiteLLM tells it with every answer that came from there."""
+    return answer.headers["x-litellm-cache-key"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda key: {"cache_key": key},
+        lambda key: {"cache": {"namespace": key.rpartition(":")[0]}},
+        lambda key: {"metadata": {"redis_namespace": key.rpartition(":")[0]}},
+        lambda key: {"litellm_params": {"preset_cache_key": key}},
+    ],
+    ids=["key", "namespace", "metadata", "preset"],
+)
+@pytest.mark.parametrize("with_documents", [True, False])
+def test_nobody_gets_anothers_answer_by_the_name_of_its_entry(
+    house: House, shelf: Shelf, body: Callable[[str], dict[str, Any]], with_documents: bool
+) -> None:
+    _, question = house.question()
+    answers = [house.ask("alice", question, **shelf.rag) for _ in range(2)]
+    assert content(answers[1]) == "It says so [1]."
+    foreign, other = house.question()
+    rag = shelf.rag if with_documents else {}
+    got = house.ask("bob", other, **rag, **body(key(answers[1])))
+    assert house.rounds(foreign)[:1] == [0], "the model was asked"
+    if with_documents:
+        assert shelf.documents["alice"] not in got.text
+    house.ask("alice", question, **shelf.rag)
+    again = house.ask("alice", question, **shelf.rag)
+    assert content(again) == content(answers[1]), "and what alice gets is as it was"
+
+
+def test_a_client_may_ask_for_an_answer_that_is_not_from_the_cache(house: House, shelf: Shelf) -> None:
+    mark, question = house.question()
+    for cache in ({}, {"no-cache": True}, {"no-cache": True, "namespace": "own"}):
+        house.ask("alice", question, cache=cache, **shelf.rag)
+    assert house.rounds(mark) == ASKED_ONCE * 3
+
+
+def test_a_client_may_ask_that_its_answer_is_not_kept(house: House, shelf: Shelf) -> None:
+    mark, question = house.question()
+    for _ in range(2):
+        house.ask("alice", question, cache={"no-store": True}, **shelf.rag)
+    assert house.rounds(mark) == ASKED_ONCE * 2
+
+
+def test_requests_that_litellms_key_does_not_tell_apart_are_told_apart(house: House, shelf: Shelf) -> None:
+    mark, question = house.question()
+    for top_k in (10, 20, 10):
+        house.ask("alice", question, extra_body={"top_k": top_k}, **shelf.rag)
+    assert house.rounds(mark) == ASKED_ONCE * 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+def test_the_other_apis_answer_from_the_cache_as_well(
+    house: House, shelf: Shelf, path: str, stream: bool
+) -> None:
+    mark, question = house.question()
+    words: dict[str, Any] = {"input": question}
+    if path == "/v1/messages":
+        words = {"messages": [{"role": "user", "content": question}], "max_tokens": 100}
+    for person in ("alice", "alice", "bob"):
+        answer = house.post(person, path, {"model": "bridged", "stream": stream, **words, **shelf.rag})
+        assert "says so" in "".join(re.findall(r'"(?:text|delta)": ?"(.*?)"', answer.text)), answer.text
+    rounds = house.rounds(mark)
+    assert rounds.count(1) == 2, rounds

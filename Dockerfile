@@ -33,17 +33,12 @@ RUN apt-get update \
  && python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
  && useradd --uid 10001 --no-create-home --home-dir /data collections \
  && install -d -o 10001 -g 10001 -m 0700 /data
-COPY --from=build /opt/venv /opt/venv
-COPY --from=build /packages /opt/venv
 WORKDIR /app
-COPY litellm_config.yaml ./
-COPY config config
 ENV PATH=/opt/venv/bin:$PATH \
     COLLECTIONS_CONFIG=/app/config \
     DATA_DIR=/data \
     TMPDIR=/data \
     LITELLM_LOCAL_MODEL_COST_MAP=True
-USER 10001
 VOLUME /data
 EXPOSE 4000
 HEALTHCHECK --interval=10s --timeout=6s --start-period=60s \
@@ -51,3 +46,8 @@ HEALTHCHECK --interval=10s --timeout=6s --start-period=60s \
 # 143: ended by SIGTERM, as it was told.
 ENTRYPOINT ["tini", "-e", "143", "--"]
 CMD ["python", "-m", "plugins", "serve", "--", "--host", "0.0.0.0", "--port", "4000"]
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /packages /opt/venv
+COPY litellm_config.yaml ./
+COPY config config
+USER 10001

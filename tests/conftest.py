@@ -23,11 +23,14 @@ TOGETHER = {
         "journeys/test_life",
         "journeys/test_quickstart",
         "journeys/test_sync_and_backup",
+        "project/test_architecture",
+        "project/test_docs_examples",
         "project/test_readme",
     ],
     "ingesting": ["journeys/test_files_in_files", "journeys/test_hostile_files", "journeys/test_jobs"],
     "apis": ["journeys/test_messages", "journeys/test_responses"],
     "matrix": ["journeys/test_audit", "journeys/test_rights_matrix"],
+    "observed": ["journeys/test_exchanges", "journeys/test_traces"],
 }
 """Files whose tests share a proxy: every process of pytest-xdist would start it anew."""
 LONG = ("tests/journeys/", "tests/unit/worker/")

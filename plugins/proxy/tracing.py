@@ -20,6 +20,8 @@ from plugins.core.telemetry import REQUEST_SPAN, Attribute, begin, end, end_requ
 
 PARENT = "litellm_parent_otel_span"
 """Of a request's notes: the span that LiteLLM puts a model's call below."""
+LOGGED = "_otel_internal"
+"""Where the notes say which spans there are already: a call with another's notes would get none."""
 NOTES = ("metadata", "litellm_metadata")
 """Where the notes are, by the API."""
 
@@ -43,7 +45,9 @@ def is_to_end(span: Span | None) -> bool:
 def below_current(notes: dict[str, Any]) -> dict[str, Any]:
     """The notes for a call of a model that belongs below the current span."""
     current = trace.get_current_span()
-    return {**notes, PARENT: current} if current.is_recording() else notes
+    if not current.is_recording():
+        return notes
+    return {key: value for key, value in notes.items() if key != LOGGED} | {PARENT: current}
 
 
 class ChatSpans:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import observed as observing
 from tests.support.apis_proxy import Apis, apis_proxy
 from tests.support.rights_proxy import Matrix, matrix_proxy
 from tests.support.rights_stage import Stage
@@ -25,4 +26,10 @@ def on(matrix: Matrix) -> Stage:
 @pytest.fixture(scope="session")
 def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
     with apis_proxy(tmp_path_factory.mktemp("apis")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[observing.Observed]:
+    with observing.observed(tmp_path_factory.mktemp("observed")) as made:
         yield made

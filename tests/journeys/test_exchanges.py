@@ -1,0 +1,91 @@
+"""What is kept of chats for audits: what was said, to whom, and from which passages; not what those say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.observed import LEAVE, Observed
+from tests.support.quickstart import until
+
+CHATS = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+PICTURE = "data:image/png;base64," + "iVBORw0K" * 100
+
+
+def ask(on: Observed, route: str, text: str = LEAVE, **body: Any) -> httpx.Response:
+    said = {"input": text} if route == "/v1/responses" else {"messages": [{"role": "user", "content": text}]}
+    limit = {"max_tokens": 500} if route == "/v1/messages" else {}
+    answer = on.running.http("alice").post(route, json={"model": "extractive", **said, **limit, **body})
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("route", CHATS)
+def test_question_answer_and_passages_places_are_kept(observed: Observed, route: str, stream: bool) -> None:
+    answer = ask(observed, route, stream=stream)
+    kept = observed.exchange(answer.headers["x-litellm-call-id"])
+    assert (kept["user"], kept["route"], kept["model"]) == ("local/alice", route, "extractive")
+    field = "input" if route == "/v1/responses" else "messages"
+    assert LEAVE in json.dumps(kept["request"][field])
+    said = kept["answer"]
+    assert said["status"] == 200
+    assert said["text"].startswith("Every employee has [redacted] of paid annual leave")
+    assert any(passage["cited"] for passage in said["passages"])
+    assert {name for passage in said["passages"] for name in passage} == {
+        "collection_id",
+        "document_id",
+        "page",
+        "cited",
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("route", CHATS)
+def test_chats_without_our_tools_are_kept_too(observed: Observed, route: str, stream: bool) -> None:
+    answer = ask(observed, route, "Is DE02120300000000202051 mine?", model="plain", stream=stream)
+    kept = observed.exchange(answer.headers["x-litellm-call-id"])
+    assert "Is [redacted] mine?" in json.dumps(kept["request"])
+    assert kept["answer"]["text"].count("I am not a language model") == 1
+    assert "passages" not in kept["answer"]
+
+
+def test_a_picture_s_bytes_are_not_kept(observed: Observed) -> None:
+    parts = [{"type": "text", "text": LEAVE}, {"type": "image_url", "image_url": {"url": PICTURE}}]
+    answer = observed.running.http("alice").post(
+        "/v1/chat/completions", json={"model": "plain", "messages": [{"role": "user", "content": parts}]}
+    )
+    kept = observed.exchange(answer.headers["x-litellm-call-id"])
+    [message] = kept["request"]["messages"]
+    assert message["content"][1]["image_url"]["url"] == f"(base64, {len(PICTURE)} characters)"
+
+
+def test_what_is_refused_is_kept_with_its_status(observed: Observed) -> None:
+    messages = [{"role": "user", "content": LEAVE}]
+    answer = observed.running.http("alice").post(
+        "/v1/chat/completions",
+        json={"model": "extractive", "messages": messages, "rag": {"collections": ["none-such"]}},
+    )
+    kept = observed.exchange(answer.headers["x-litellm-call-id"])
+    assert (kept["answer"]["status"], kept["answer"]["text"]) == (404, "")
+
+
+def test_only_auditors_read_it_and_that_they_did_is_in_the_audit_log(observed: Observed) -> None:
+    refused = observed.running.http("alice").get("/v1/audit/exchanges")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
+    ask(observed, "/v1/chat/completions")
+    master = observed.running.http("master")
+
+    def first() -> list[dict[str, Any]]:
+        page = master.get("/v1/audit/exchanges", params={"user": "user:local/alice", "limit": 1}).json()
+        return list(page["data"])
+
+    [row] = until(first, "an exchange of alice's")
+    after = master.get("/v1/audit/exchanges", params={"user": "local/nobody", "after": row["id"]}).json()
+    assert after == {"object": "list", "data": [], "has_more": False}
+    looks = master.get("/v1/audit", params={"action": "exchange.read"}).json()["data"]
+    assert looks[-1]["user"] == "litellm/proxy_admin"
+    assert looks[-1]["detail"] == {"user": "local/nobody", "after": row["id"], "entries": 0}

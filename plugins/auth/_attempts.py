@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from plugins.collections.database import Database
 from plugins.collections.tables import attempts
 from plugins.core.errors import IdentityUnavailable, LimitReached, Upstream
+from plugins.core.metrics import SIGN_INS_LIMITED
 
 TOO_MANY = "Too many failed sign-ins. Wait as long as `Retry-After` says, or sign in with a browser."
 FORGET_S = 900.0
@@ -58,6 +59,7 @@ class Attempts:
                 found = await self._lock(connection, sorted(limits), now)
                 wait = max(_wait(*found[key], limit) for key, limit in limits.items()) - now
                 if wait > 0:
+                    SIGN_INS_LIMITED.inc()
                     raise LimitReached(TOO_MANY, retry_after_s=math.ceil(wait))
                 counted = update(attempts).where(attempts.c.key.in_(list(limits)))
                 await connection.execute(counted.values(failures=attempts.c.failures + 1, last=now))

@@ -30,7 +30,7 @@ def codes_of_jobs() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and name_of(node.func) in TAKES_A_CODE:
                 given = [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)]
-                yield from (code for code in given if isinstance(code, str))
+                yield from (code for code in given if isinstance(code, str) and code)
 
 
 def name_of(function: ast.expr) -> str:

@@ -117,8 +117,9 @@ ADVICE: Mapping[str, Advice] = {
         "Try again in some seconds. Operator: `GET /health/collections`, `make doctor`.",
     ),
     "store_refused": Advice(
-        "Milvus answered, and said no: a quota, a disk that is full, a collection that is not loaded.",
-        f"{OPERATOR} Operator: Milvus's own log.",
+        "Milvus answered, and said no: a quota, a disk that is full, a collection that it does not have, as "
+        "after a [restore](backup.md#building-the-passages-anew).",
+        f"{OPERATOR} Operator: Milvus's own log; build the collection anew.",
     ),
     "store_mismatch": Advice(
         "A collection that others made in Milvus is not as `collections.adopt` says.",

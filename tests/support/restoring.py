@@ -1,0 +1,96 @@
+"""The commands of docs/backup.md, done on an installation."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+
+from tests.support.proxy import ROOT
+from tests.support.quickstart import Quickstart, until, variables
+
+NOTE = {"filename": "boiler.md", "markdown": "# Boiler\n\nThe boiler is serviced in October."}
+SECRET = {
+    "filename": "code.md",
+    "markdown": "# Code\n\nThe code of the safe is 4711.",
+    "acl": ["user:local/alice"],
+}
+BUILT_S = 120.0
+
+
+def example(name: str) -> str:
+    """The commands that follow this mark."""
+    page = (ROOT / "docs" / "backup.md").read_text(encoding="utf-8")
+    [found] = re.findall(rf"<!-- example: {re.escape(name)} -->\n```sh\n(.*?)```", page, re.DOTALL)
+    return str(found)
+
+
+def run(running: Quickstart, name: str, environment: Mapping[str, str] | None = None) -> None:
+    """As a person would paste them into a shell of the installation's folder.
+
+    Raises:
+        AssertionError: One of them failed.
+    """
+    done = subprocess.run(
+        ["bash", "-e", "-c", example(name)],
+        cwd=running.folder,
+        env=variables(running.folder) | {"NO_PROXY": "127.0.0.1"} | dict(environment or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def fill(running: Quickstart) -> None:
+    """A collection that bob may query, with a note, and one that is for alice alone."""
+    alice = running.http("alice")
+    body = {"name": "house", "access": {"query": ["user:local/bob"]}}
+    alice.post("/v1/collections/new", json=body).raise_for_status()
+    for document in (NOTE, SECRET):
+        add(running, document)
+
+
+def add(running: Quickstart, document: Mapping[str, object]) -> None:
+    answer = running.http("alice").post("/v1/collections/house/add?wait=true", json={"documents": [document]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"][0]["status"] == "completed", answer.text
+
+
+def found(running: Quickstart, person: str, query: str) -> set[str]:
+    """The names of the files in which somebody finds passages."""
+    asked = {"query": query}
+    answer = running.http(person).post("/v1/collections/house/search", json=asked)
+    assert answer.status_code == 200, answer.text
+    return {hit["filename"] for hit in answer.json()["data"]}
+
+
+def build_anew(running: Quickstart) -> None:
+    """All collections, and wait until they are."""
+    master = running.http("master")
+    names = [view["name"] for view in master.get("/v1/collections").json()["data"]]
+    assert {"house", "handbook", "finance"} <= set(names)
+    for name in names:
+        key = running.key("master")
+        run(running, "build anew", {"URL": running.url, "NAME": name, "KEY": key})
+
+    def built() -> bool:
+        views = [master.get(f"/v1/collections/{name}").json() for name in names]
+        return all(view["reindex"] is None for view in views)
+
+    until(built, "all collections are built", BUILT_S)
+
+
+def check_restored(running: Quickstart) -> None:
+    """What was there is found by whom it was found before, and what came after the backup is not."""
+    assert found(running, "alice", "boiler serviced code of the safe") == {"boiler.md", "code.md"}
+    assert found(running, "bob", "boiler serviced code of the safe") == {"boiler.md"}
+    assert running.http("carol").post("/v1/collections/house/search", json={"query": "x"}).status_code == 403
+    listed = running.http("alice").get("/v1/collections/house/documents").json()["data"]
+    [note] = [document["id"] for document in listed if document["filename"] == "boiler.md"]
+    content = running.http("bob").get(f"/v1/collections/house/documents/{note}/content")
+    assert content.text == NOTE["markdown"]
+    entries = running.http("master").get("/v1/collections/house").json()
+    assert entries["documents"] == 2

@@ -17,12 +17,14 @@ import pytest
 import yaml
 
 from deploy import setup as stack
+from tests.live.open_webui_server import QUIET, Connection, sign_in, upstreams
 from tests.support.proxy import ROOT
 
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SCHEMA = json.loads((ROOT / "tests/fixtures/schemas/compose-spec.json").read_text(encoding="utf-8"))
+TASKS = {"X-RAG-Task": "{{TASK}}"}
 ONCE = {"migrate", "ollama-model"}
 """They do their work and end."""
 OPEN = {"minimal", "proxy", "keycloak", "open-webui"}
@@ -220,3 +222,20 @@ def test_make_speaks_to_the_right_stack(goals: list[str], expected: str) -> None
         check=True,
     )
     assert expected in done.stdout
+
+
+def test_open_webui_is_set_up_as_in_the_tests_with_a_real_one() -> None:
+    given = settings("dev")
+    environment = {
+        name: VARIABLE.sub(lambda match: given[match[1]], value)
+        for name, value in SERVICES["open-webui"]["environment"].items()
+    }
+    issuer = f"{given['KEYCLOAK_URL']}/realms/company"
+    known = sign_in(issuer, given["OPEN_WEBUI_URL"]) | upstreams("http://proxy:4000", [Connection(TASKS)])
+    known |= QUIET
+    del known["OAUTH_CLIENT_SECRET"]
+    [ours], [theirs] = (
+        json.loads(values.pop("OPENAI_API_CONFIGS")).values() for values in (environment, known)
+    )
+    assert theirs == {**ours, "prefix_id": ""}
+    assert known.items() <= environment.items()

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +98,7 @@ class Reloads:
     Args:
         processes: The row of this process, and those of the others.
         config: The one in force, without mistakes.
-        take_up: Puts another in force, at once and on the event loop; raises ConfigError where it cannot.
+        take_up: Puts another in force; raises ConfigError where it cannot, and changes nothing.
         check: Every mistake that this process would find in a configuration. Blocks.
         describe: What is to be shown of a configuration. Blocks.
         beside: A file that is read at start only: LiteLLM's YAML.
@@ -108,7 +108,7 @@ class Reloads:
         self,
         processes: Processes,
         config: Config,
-        take_up: Callable[[Config], None],
+        take_up: Callable[[Config], Awaitable[None]],
         check: Check,
         describe: Callable[[Config], list[Value]] = lambda config: [],
         beside: Path | None = None,
@@ -232,7 +232,7 @@ class Reloads:
         self._number, self._told = number, False
         try:
             found = await self._read()
-            self._take_up(found.config)
+            await self._take_up(found.config)
         except ConfigError as error:
             self._refuse(error.mistakes)
         except Exception:

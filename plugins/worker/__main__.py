@@ -110,7 +110,7 @@ class Parts:
         )
         self._reindexer = Reindexer(queue, originals, store, self.crawlers)
 
-    def take_up(self, config: Config) -> None:
+    async def take_up(self, config: Config) -> None:
         """Do the next jobs by this configuration; those in progress keep theirs."""
         self._tidy.exchanges_days = config.audit.exchanges.retention_days
         self.crawlers = Crawlers(config, self._store, self.crawlers)

@@ -62,12 +62,19 @@ class Site:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         path.write_text(yaml.safe_dump(content | keys), encoding="utf-8")
 
-    def process(self, kind: Kind = "proxy", folder: Path | None = None, **options: Any) -> Running:
+    def process(
+        self, kind: Kind = "proxy", folder: Path | None = None, *, listens: bool = True, **options: Any
+    ) -> Running:
         config = load(folder or self.folder)
         taken: list[Config] = []
+
+        async def take_up(config: Config) -> None:
+            taken.append(config)
+
         processes = Processes(self.database, kind)
-        running = Running(Reloads(processes, config, taken.append, check_config, effective, **options), taken)
-        self.tasks.append(asyncio.create_task(running.reloads.run(self.stop)))
+        running = Running(Reloads(processes, config, take_up, check_config, effective, **options), taken)
+        if listens:
+            self.tasks.append(asyncio.create_task(running.reloads.run(self.stop)))
         return running
 
     async def there(self, number: int) -> None:
@@ -167,14 +174,12 @@ async def test_a_process_that_does_not_answer_is_told_of(site: Site, monkeypatch
 async def test_what_was_told_to_all_while_a_process_started_is_taken_up(site: Site) -> None:
     first = site.process()
     await site.there(1)
-    late = Reloads(
-        Processes(site.database, "worker"), load(site.folder), lambda _: None, check_config, effective
-    )
+    late = site.process("worker", listens=False)
     site.write(max_rounds=8)
     await first.reloads.ask()
     await until(lambda: first.rounds == 8)
-    site.tasks.append(asyncio.create_task(late.run(site.stop)))
-    await until(lambda: late.loaded.config.chat.max_rounds == 8)
+    site.tasks.append(asyncio.create_task(late.reloads.run(site.stop)))
+    await until(lambda: late.rounds == 8)
 
 
 async def test_what_takes_a_restart_is_named_and_stays_as_it_was(site: Site, tmp_path: Path) -> None:
@@ -282,7 +287,7 @@ async def test_a_config_map_that_is_swapped_under_its_links_is_seen(site: Site, 
 
 
 async def test_a_part_that_fails_unforeseen_leaves_the_old_configuration(site: Site) -> None:
-    def fail(config: Config) -> None:
+    async def fail(config: Config) -> None:
         raise RuntimeError("secret")
 
     running = site.process()

@@ -85,7 +85,7 @@ def ours(content: Any) -> dict[str, Any] | None:
 
 
 def whole(content: Mapping[str, Any], folder: Path) -> None:
-    """Write it into a copy of the sample's folder; its other settings stay, and sources are added to its own."""
+    """Write it into a copy of the sample's folder, whose other settings stay; sources are added."""
     files = {key: path for path in folder.glob("*.yaml") for key in yaml.safe_load(path.read_text())}
     sample = {key: yaml.safe_load(path.read_text())[key] for key, path in files.items()}
     sources = {source.get("name", source["use"]): source for source in sample["identity"]["sources"]}

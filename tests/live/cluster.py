@@ -48,10 +48,37 @@ backend proxies
     http-check expect status 200
     default-server check inter {check}ms fall 2 rise 1
 """
+STOCK: dict[str, Any] = {
+    "model_list": [
+        {
+            "model_name": "local/minilm",
+            "litellm_params": {
+                "model": "local/minilm",
+                "additional_drop_params": ["encoding_format", "user"],
+            },
+            "model_info": {"mode": "embedding"},
+        }
+    ],
+    "litellm_settings": {"callbacks": ["plugins.entry.hooks"]},
+    "general_settings": {
+        "master_key": MASTER_KEY,
+        "custom_auth": "plugins.entry.authenticate",
+        "custom_auth_run_common_checks": True,
+    },
+}
 
 
 def key(person: str) -> str:
     return f"sk-of-{person}-0123456789abcdef"
+
+
+def processes(count: int) -> dict[str, str]:
+    """LiteLLM's options for so many: one that is slow to start is killed after 5 s unless told otherwise."""
+    return {"NUM_WORKERS": str(count), "TIMEOUT_WORKER_HEALTHCHECK": "60"}
+
+
+def bearer(person: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key(person)}"}
 
 
 @dataclass
@@ -88,7 +115,7 @@ class Cluster:
         return {
             "DATA_DIR": str(self.folder / "data"),
             "LITELLM_LOG": "INFO",
-            "NUM_WORKERS": str(self.processes),
+            **processes(self.processes),
         }
 
     def start_proxy(self, port: int | None = None) -> Proxy:
@@ -125,8 +152,7 @@ class Cluster:
         return status
 
     def client(self, person: str, url: str | None = None) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {MASTER_KEY if person == 'master' else key(person)}"}
-        made = httpx.Client(base_url=url or self.url, headers=headers, timeout=60, trust_env=False)
+        made = httpx.Client(base_url=url or self.url, headers=bearer(person), timeout=60, trust_env=False)
         return self.stack.enter_context(made)
 
     def rows(self, query: str) -> list[list[str]]:
@@ -164,24 +190,15 @@ class Cluster:
 def litellm(redis: Redis, model: Upstream) -> dict[str, Any]:
     """LiteLLM's YAML: one language model with documents, limits counted in Redis."""
     served = {"model": "openai/standin", "api_base": model.url, "api_key": "sk-upstream", "num_retries": 0}
-    embed = {"model": "local/minilm", "additional_drop_params": ["encoding_format", "user"]}
+    models = [
+        {"model_name": "chat", "litellm_params": served, "model_info": {"rag": True}},
+        {"model_name": "plain", "litellm_params": {**served, "mock_response": "hi"}},
+    ]
+    shared = {"coordination_redis": {"host": "127.0.0.1", "port": redis.port}}
     return {
-        "model_list": [
-            {"model_name": "chat", "litellm_params": served, "model_info": {"rag": True}},
-            {"model_name": "plain", "litellm_params": {**served, "mock_response": "hi"}},
-            {
-                "model_name": "local/minilm",
-                "litellm_params": embed,
-                "model_info": {"mode": "embedding"},
-            },
-        ],
-        "litellm_settings": {"callbacks": ["plugins.entry.hooks"]},
-        "general_settings": {
-            "master_key": MASTER_KEY,
-            "custom_auth": "plugins.entry.authenticate",
-            "custom_auth_run_common_checks": True,
-            "coordination_redis": {"host": "127.0.0.1", "port": redis.port},
-        },
+        **STOCK,
+        "model_list": [*STOCK["model_list"], *models],
+        "general_settings": STOCK["general_settings"] | shared,
     }
 
 

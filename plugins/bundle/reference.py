@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -12,62 +13,79 @@ from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from crawler import registry
-from crawler.contracts import Chunker, Extractor, Format
 from crawler.crawler import CrawlerConfig
-from crawler.errors import ConfigError
-from crawler.settings import Settings
-from crawler.store import Store
-from plugins.collections.originals import Originals
-from plugins.core.config import Config
-from plugins.core.ports import IdentitySource, Tool
+from crawler.settings import PREFIX, Settings, read_yaml
+from plugins.bundle.effective import OWN
+from plugins.bundle.places import PLACES
+from plugins.core.config import FOLDER_VARIABLE, Config
 
+CONFIG = Path(__file__).parents[2] / "config"
 HEAD = """# Configuration
 
 Every YAML file in `config/` holds some of the keys below; which file holds which is up to you. The folder
 is `./config`, or what `COLLECTIONS_CONFIG` names. `make check` prints all mistakes at once, each with its
 file and path. A value `os.environ/NAME` is taken from the environment and must be set there;
 `os.environ/NAME:-value` has a default, and with an empty default the setting is left out.
+Editors complete and check these files by `config/schema.json`. Most settings are [reloaded](reload.md)
+without a restart.
 Plugins are named by `use`; `use: acme.jira` loads the module `acme.jira` of an installed package.
 
 This page is made from the settings models by `python -m plugins reference`.
 """
 
-PLUGINS: tuple[tuple[str, str, type[Any]], ...] = (
-    ("Identity sources (`identity.sources`)", "plugins.auth", IdentitySource),
-    ("Tools (`tools`)", "plugins.tools", Tool),
-    ("Stores (`storage.store`)", "crawler.stores", Store),
-    ("Uploaded files (`storage.originals`)", "plugins.collections.originals", Originals),
-    ("Formats (`pipelines.<name>.formats`)", "crawler.formats", Format),
-    ("Chunkers (`pipelines.<name>.chunker`)", "crawler.chunkers", Chunker),
-    ("Extractors (`pipelines.<name>.extractor`)", "crawler.extractors", Extractor),
-)
-HIDDEN = {"folder", "files"}
+ENVIRONMENT = """## Environment
+
+The files in `config/` of this repository name these variables, whose settings are theirs; in your own files
+any setting may name any variable. Instead of `NAME`, `NAME_FILE` may name a file that holds the value.
+
+| variable | setting | without it |
+|---|---|---|
+"""
+OF_THE_PROCESS = {
+    FOLDER_VARIABLE: ("the folder of the configuration", "`config`"),
+    "JSON_LOGS": ("`true`: each line of the log is a JSON object", "lines of text"),
+}
+UNITS = {"_s": "seconds", "_bytes": "bytes", "_days": "days", "_tokens": "tokens", "_chars": "characters"}
+"""By the end of a setting's name."""
 
 
 def reference() -> str:
     """The page, as markdown."""
     parts = [HEAD]
     for key, field in Config.model_fields.items():
-        if key not in HIDDEN:
+        if key not in OWN:
             parts.append(f"## `{key}`\n\n{_doc(field)}{_section(field.annotation, key)}".rstrip() + "\n")
     parts.append(f"## A pipeline\n\n{_table(CrawlerConfig, 'pipelines.<name>')}")
-    for title, package, contract in PLUGINS:
-        parts.append(f"## {title}\n")
-        for use in registry.available(package):
-            found = _find(package, contract, use)
-            if found is not None:
-                settings = registry.settings_type(found)
-                parts.append(f"### `use: {use}`\n\n{_summary(found)}\n\n{_table(settings, '')}")
+    for place in PLACES:
+        parts.append(f"## {place.title} (`{place.key}`)\n")
+        for use, found in place.plugins().items():
+            settings = place.settings_of(use)
+            parts.append(f"### `use: {use}`\n\n{_summary(found)}\n\n{_table(settings, '')}")
+    parts.append(ENVIRONMENT + "".join(_variables()))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _find(package: str, contract: type[Any], use: str) -> type[Any] | None:
-    """The plugin, or None for a module that is not one (a helper of the room)."""
-    try:
-        return registry.find(package, contract, use)
-    except ConfigError:
-        return None
+def _variables() -> Iterator[str]:
+    """A row for each variable of our own files, and of the process."""
+    for name, (meaning, default) in OF_THE_PROCESS.items():
+        yield f"| {name} | {meaning} | {default} |\n"
+    for file in sorted(CONFIG.glob("*.yaml")):
+        for place, text in _texts(read_yaml(file), ""):
+            if text.startswith(PREFIX):
+                name, has_default, default = text.removeprefix(PREFIX).partition(":-")
+                otherwise = f"`{default}`" if default else "its default" if has_default else "**required**"
+                yield f"| {name} | `{place}` | {otherwise} |\n"
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _texts(part, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _texts(part, f"{place}[{index}]")
+    elif isinstance(value, str):
+        yield place, value
 
 
 def _section(annotation: Any, key: str) -> str:
@@ -83,7 +101,7 @@ def _table(model: type[BaseModel], path: str) -> str:
     inner: list[str] = []
     for name, field in model.model_fields.items():
         place = f"{path}.{name}" if path else name
-        rows.append(f"| `{name}` | {_type(field)} | {_default(field)} | {_doc(field).strip()} |")
+        rows.append(f"| `{name}` | {_type(name, field)} | {_default(field)} | {_doc(field).strip()} |")
         inner.extend(f"\n`{place}`:\n\n{_table(m, place)}" for m in _models(field.annotation))
     return "\n".join(rows) + "\n" + "".join(inner)
 
@@ -96,8 +114,10 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _type(field: FieldInfo) -> str:
-    return _name(field.annotation).replace("|", "\\|")
+def _type(name: str, field: FieldInfo) -> str:
+    unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
+    kind = _name(field.annotation)
+    return (unit if unit and kind == "number" else kind).replace("|", "\\|")
 
 
 def _name(annotation: Any) -> str:

@@ -119,6 +119,7 @@ class AuditConfig(Settings):
     readers: list[str] = []
     """Subjects that may read the audit log (`GET /v1/audit`) and what is kept of chats; nobody by default."""
     exchanges: ExchangesConfig = ExchangesConfig()
+    """What was asked and answered in chats, kept for audits; nothing by default."""
 
 
 REGISTRY = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}(:[0-9]{1,5})?$"

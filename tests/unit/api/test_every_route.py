@@ -82,6 +82,7 @@ async def test_the_routes_are_those_of_the_contract(server: Server) -> None:
         "GET /v1/users",
         "GET /v1/roles",
         "GET /v1/audit",
+        "GET /v1/audit/exchanges",
         "GET /v1/audit/export",
         "GET /v1/ollama/models",
         "POST /v1/ollama/models",

@@ -16,12 +16,16 @@ from tests.support.library import library
 from tests.support.quickstart import until
 from tests.support.scripted_upstream import scripted_upstream
 
+COSTS = "costs.log"
+
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with scripted_upstream() as upstream:
         config = litellm_with(upstream, {"type": "local"})
-        with library(tmp_path_factory.mktemp("caches"), config) as running:
+        config["litellm_settings"]["callbacks"].append("tests.support.cost_log.costs")
+        folder = tmp_path_factory.mktemp("caches")
+        with library(folder, config, environment={"COST_LOG": str(folder / COSTS)}) as running:
             yield House(running, upstream)
 
 
@@ -54,6 +58,29 @@ def test_the_same_question_of_the_same_person_is_answered_from_the_cache(
     if not stream:
         first_message, again_message = (a.json()["choices"][0]["message"] for a in (first, again))
         assert again_message == first_message, "with the same sources, at the same places"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_comes_from_the_cache_costs_nothing_and_is_logged_as_such(
+    house: House, shelf: Shelf, stream: bool
+) -> None:
+    mark, question = house.question()
+    for _ in range(2):
+        house.ask("alice", question, stream=stream, **shelf.rag)
+    log = house.library.proxy.log_file.parent / COSTS
+
+    def calls() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if mark in line["messages"]]
+
+    until(lambda: len(calls()) == 4, "all rounds are logged")
+    assert sorted((bool(call["hit"]), call["cost"] > 0) for call in calls()) == [
+        (False, True),
+        (False, True),
+        (True, False),
+        (True, False),
+    ]
+    assert {call["user"] for call in calls()} == {"local/alice"}
 
 
 def test_people_who_may_read_the_same_share_an_answer(house: House, open_shelf: Shelf) -> None:

@@ -75,7 +75,7 @@ class Shelf:
 
 def litellm_with(upstream: ScriptedUpstream, cache: Mapping[str, Any]) -> dict[str, Any]:
     """LiteLLM's configuration with this cache. Of `bridged`, LiteLLM makes every API's requests chats."""
-    params = {"api_base": upstream.url, "api_key": KEY, "num_retries": 0}
+    params = {"api_base": upstream.url, "api_key": KEY, "num_retries": 0, "input_cost_per_token": 0.01}
     models = [
         {"model_name": name, "litellm_params": {"model": served_by, **params}}
         for name, served_by in (("chat", "openai/chat"), ("bridged", "together_ai/bridged"))

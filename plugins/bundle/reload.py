@@ -127,7 +127,6 @@ class Reloads:
         """Of the files that were taken up, or refused."""
         self._seen = self._tried
         self._watched_at = self._told_at = -float("inf")
-        self._told = False
         self._signalled = False
         self._wake = asyncio.Event()
 
@@ -206,11 +205,8 @@ class Reloads:
             await self._begin(number)
         elif number > self._number:
             await self._follow(number)
-        if not self._told:
+        if time.monotonic() - self._told_at > BEAT_S:
             await self._processes.note(self._number or 0, self.loaded.digest, self._mistakes)
-            self._told, self._told_at = True, time.monotonic()
-        elif time.monotonic() - self._told_at > BEAT_S:
-            await self._processes.beat()
             self._told_at = time.monotonic()
 
     async def _begin(self, number: int) -> None:
@@ -229,7 +225,7 @@ class Reloads:
         return settled and seen != self._tried
 
     async def _follow(self, number: int) -> None:
-        self._number, self._told = number, False
+        self._number, self._told_at = number, -float("inf")
         try:
             found = await self._read()
             await self._take_up(found.config)
@@ -265,7 +261,7 @@ class Reloads:
         folder = f"{self.loaded.config.folder}{os.sep}"
         parent = f"{self._beside.parent}{os.sep}" if self._beside else folder
         self._mistakes = [line.removeprefix(folder).removeprefix(parent) for line in mistakes]
-        self._told = False
+        self._told_at = -float("inf")
         RELOADS.labels("refused").inc()
         CONFIGURATION_MISTAKES.set(len(mistakes))
         log.error("The configuration is not taken up, the one before stays: %s", "; ".join(self._mistakes))

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
 from plugins.collections.audit import record
@@ -77,16 +76,21 @@ class Processes:
         return number
 
     async def note(self, reload: int, digest: str, mistakes: Sequence[str] | None) -> None:
-        """Write down what this process made of a reload."""
-        values = {"reload": reload, "digest": digest, "mistakes": list(mistakes) if mistakes else None}
+        """Write down that this process lives, and what it made of a reload."""
+        table = tables.processes
+        moment = now()
+        values = {
+            "reload": reload,
+            "digest": digest,
+            "mistakes": list(mistakes) if mistakes else None,
+            "seen_at": moment,
+        }
         async with self._database.write() as connection:
-            await self._write(connection, values)
-
-    async def beat(self) -> None:
-        """Write down that this process lives."""
-        async with self._database.write() as connection:
-            table = tables.processes
-            await connection.execute(update(table).where(table.c.id == self.id).values(seen_at=now()))
+            known = update(table).where(table.c.id == self.id).values(**values)
+            if (await connection.execute(known)).rowcount == 0:
+                await connection.execute(delete(table).where(table.c.seen_at < moment - FORGET_S))
+                new = {**values, **self._own, "id": self.id, "started_at": self._started_at}
+                await connection.execute(insert(table).values(**new))
 
     async def leave(self) -> None:
         """Nobody waits for this process from now on."""
@@ -101,12 +105,3 @@ class Processes:
         )
         async with self._database.read() as connection:
             return [ProcessRecord(**row._mapping) for row in await connection.execute(query)]
-
-    async def _write(self, connection: AsyncConnection, values: Mapping[str, Any]) -> None:
-        table = tables.processes
-        moment = now()
-        known = update(table).where(table.c.id == self.id).values(**values, seen_at=moment)
-        if (await connection.execute(known)).rowcount == 0:
-            await connection.execute(delete(table).where(table.c.seen_at < moment - FORGET_S))
-            new = {**values, **self._own, "id": self.id, "started_at": self._started_at, "seen_at": moment}
-            await connection.execute(insert(table).values(**new))

@@ -8,6 +8,9 @@ is answered that cannot be kept.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
+import itertools
 import logging
 import re
 from collections import deque
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 500
 BATCH = 50
 RETRY_S = 2.0
+END_S = 5.0
+"""How long the end of the process waits for what is not written yet."""
 REDACTED = "[redacted]"
 ORDER_LOCK = 0x65786368
 """As of the audit log: the key of Postgres' advisory lock."""
@@ -59,6 +64,7 @@ class ExchangeLog:
         self._patterns = [re.compile(pattern) for pattern in settings.redact]
         self._waiting: deque[Exchange] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     @property
     def max_bytes(self) -> int:
@@ -84,31 +90,47 @@ class ExchangeLog:
     def note(self, exchange: Exchange) -> None:
         """Have it written, soon."""
         self._waiting.append(exchange)
+        if self._writer is None:
+            atexit.register(self._say_what_is_lost)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
     async def flush(self, timeout_s: float) -> int:
-        """Wait until all are written; how many are not."""
-        if self._writer is not None:
-            await asyncio.wait({self._writer}, timeout=timeout_s)
-        if self._waiting:
-            log.error("%d exchanges could not be written and are lost", len(self._waiting))
+        """Write what waits, now; how many could not be."""
+        with contextlib.suppress(Upstream, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._waiting:
+                    await self._write_some()
         return len(self._waiting)
 
     async def _write(self) -> None:
-        while self._waiting:
-            batch = [self._waiting[number] for number in range(min(BATCH, len(self._waiting)))]
+        try:
+            while self._waiting:
+                try:
+                    await self._write_some()
+                except Upstream:
+                    log.warning("%d exchanges wait to be written: no database", len(self._waiting))
+                    await asyncio.sleep(RETRY_S)
+        except asyncio.CancelledError:  # the process ends
+            await self.flush(END_S)
+            raise
+
+    async def _write_some(self) -> None:
+        async with self._turn:
+            batch = list(itertools.islice(self._waiting, BATCH))
+            if not batch:  # another had the turn before
+                return
             rows = await asyncio.to_thread(self._rows, batch)
             try:
                 await self._insert(rows)
-            except Upstream:
-                log.warning("%d exchanges wait to be written: no database", len(self._waiting))
-                await asyncio.sleep(RETRY_S)
-                continue
             except SQLAlchemyError:
                 await self._one_by_one(rows)
             for _ in batch:
                 self._waiting.popleft()
+
+    def _say_what_is_lost(self) -> None:
+        if self._waiting:
+            log.error("%d exchanges could not be written and are lost", len(self._waiting))
 
     async def _insert(self, rows: Sequence[dict[str, Any]]) -> None:
         async with self._database.write() as connection:

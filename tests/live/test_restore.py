@@ -12,7 +12,7 @@ from pymilvus import MilvusClient  # type: ignore[import-untyped]
 from tests.crash.postgres import Postgres, postgres
 from tests.live.milvus import Server, milvus
 from tests.support.quickstart import change, copy, quickstart
-from tests.support.restoring import add, build_anew, check_restored, fill, found, run
+from tests.support.restoring import add, check_restored, fill, found, run, start_building, wait_until_built
 
 __all__ = ["milvus"]
 
@@ -75,7 +75,8 @@ def test_a_dump_and_the_files_bring_everything_back(
         lose(milvus, before)
         run(running, "restore Postgres", {"PG": database.url})
         with quickstart(folder) as restored:
-            build_anew(restored)
+            start_building(restored)
+            wait_until_built(restored)
             check_restored(restored)
     finally:
         drop(milvus, collections_of(milvus) - before)

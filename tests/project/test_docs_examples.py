@@ -7,7 +7,8 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from plugins.bundle.check import check
 from plugins.core.config import Config
 from tests.support.pages import Block, blocks
 from tests.support.proxy import ROOT
-from tests.support.quickstart import Quickstart
+from tests.support.quickstart import Quickstart, variables
 
 ELSEWHERE = {
     "README.md": "test_readme",
@@ -28,6 +29,10 @@ ELSEWHERE = {
     "docs/pipelines.md": "tests/journeys/test_pipelines.py",
 }
 """Pages whose Python is run by tests of their own."""
+CURL_ELSEWHERE = {
+    "docs/backup.md": "tests/journeys/test_restore.py",
+    "docs/jobs.md": "tests/journeys/test_jobs.py",
+}
 ONLY_PARSED = {"docs/milvus.md": "it makes users in a Milvus server", "docs/architecture.md": "declarations"}
 
 
@@ -116,6 +121,41 @@ def test_yaml_of_ours_is_configuration_without_mistakes(
             monkeypatch.setenv(name, address if name.endswith(("_URL", "_URI")) else f"sk-{name}{'0' * 40}")
         lines = check(folder, ROOT / "litellm_config.yaml")
         assert [line for line in lines if "in model_list" not in line] == []
+
+
+CURL = [
+    block for block in blocks("bash", "sh") if "curl " in block.text and named(block) not in CURL_ELSEWHERE
+]
+
+
+@pytest.fixture
+def notes(running: Quickstart) -> Iterator[str]:
+    """A collection of alice's."""
+    alice = running.http("alice")
+    alice.post("/v1/collections/new", json={"name": "docs-examples"}).raise_for_status()
+    note = {"filename": "notice.md", "markdown": "# Notice\n\nThe notice period is three months."}
+    added = alice.post("/v1/collections/docs-examples/add?wait=true", json={"documents": [note]})
+    assert added.status_code == 200, added.text
+    yield "docs-examples"
+    alice.delete("/v1/collections/docs-examples").raise_for_status()
+
+
+@pytest.mark.parametrize("block", CURL, ids=lambda block: block.where)
+def test_curl_gets_an_answer_and_no_error(block: Block, running: Quickstart, notes: str) -> None:
+    """Only models and the collection are others: those of the sample, and one that may be changed."""
+    script = block.text.replace("handbook", notes).replace("text-embedding-3-large", "local/minilm")
+    script = re.sub(r'"model": "\w+"', '"model": "extractive"', script)
+    given = {"PROXY": running.url, "URL": running.url, "KEY": running.key("alice")}
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script],
+        env=variables(running.folder) | given | {"TOKEN": given["KEY"], "NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert '"id"' in done.stdout or '"model"' in done.stdout, done.stdout + done.stderr
+    assert '"error"' not in done.stdout
 
 
 @pytest.mark.parametrize("block", blocks("json"), ids=lambda block: block.where)

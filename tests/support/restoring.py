@@ -67,17 +67,25 @@ def found(running: Quickstart, person: str, query: str) -> set[str]:
     return {hit["filename"] for hit in answer.json()["data"]}
 
 
-def build_anew(running: Quickstart) -> None:
-    """All collections, and wait until they are."""
-    master = running.http("master")
-    names = [view["name"] for view in master.get("/v1/collections").json()["data"]]
-    assert {"house", "handbook", "finance"} <= set(names)
-    for name in names:
+def names(running: Quickstart) -> list[str]:
+    """All collections."""
+    listed = running.http("master").get("/v1/collections").json()["data"]
+    return [view["name"] for view in listed]
+
+
+def start_building(running: Quickstart) -> None:
+    """All collections anew."""
+    assert {"house", "handbook", "finance"} <= set(names(running))
+    for name in names(running):
         key = running.key("master")
         run(running, "build anew", {"URL": running.url, "NAME": name, "KEY": key})
 
+
+def wait_until_built(running: Quickstart) -> None:
+    master = running.http("master")
+
     def built() -> bool:
-        views = [master.get(f"/v1/collections/{name}").json() for name in names]
+        views = [master.get(f"/v1/collections/{name}").json() for name in names(running)]
         return all(view["reindex"] is None for view in views)
 
     until(built, "all collections are built", BUILT_S)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -13,9 +15,13 @@ from crawler.supervisor import Supervisor
 from plugins.collections.backlog import STAGES, STATES, Backlog
 from plugins.core import metrics
 
+log = logging.getLogger(__name__)
+
 PAUSE_S = 15.0
 """As often as Prometheus scrapes by default in `deploy/monitoring/prometheus.yaml`."""
 PATH = "/metrics"
+_shown: set[str] = set()
+"""The parts that there were."""
 
 
 class Health(Protocol):
@@ -30,7 +36,10 @@ async def measure(app: FastAPI, health: Callable[[], Health], stopping: asyncio.
     """
     while not stopping.is_set():
         if any(getattr(route, "path", None) == PATH for route in app.routes):
-            await health().check()
+            try:
+                await health().check()
+            except Exception:  # without this loop the gauges would stay as they were, and nobody would know
+                log.exception("The gauges could not be measured; they are tried again")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), PAUSE_S)
 
@@ -46,8 +55,11 @@ def show(
         queue: What waits; None = unknown, the gauges stay.
         children: The processes that live and die with this one.
     """
+    for part in _shown - parts.keys():  # of a configuration before; series cannot be removed from a folder
+        metrics.UP.labels(part).set(math.nan)
     for part, answer in parts.items():
         metrics.UP.labels(part).set(answer is not None)
+    _shown.update(parts)
     for name, child in children.items():
         metrics.CHILD_RESTARTS.labels(name).set(child.restarts)
     if workers is not None:

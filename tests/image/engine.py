@@ -39,7 +39,7 @@ LOCKED_DOWN = (
 )
 """Nothing can be written but volumes; not even /tmp, which podman would add."""
 NO_NETWORK = ("--network", "none")
-START_S, STOP_S = 180.0, 60
+START_S, STOP_S = 300.0, 60
 
 CONTAINERS_CONF = """\
 [containers]

@@ -157,7 +157,8 @@ def log() -> Log:
 def proxy(proxy_with: Any, log: Log) -> Proxy:
     """One that keeps them there."""
     made: Proxy = proxy_with(*ANSWER)
-    parts = replace(made.hooks._parts(), exchanges=log)
+    kept: Any = log
+    parts = replace(made.hooks._parts(), exchanges=kept)
     made.hooks._parts = lambda: parts
     return made
 

@@ -20,7 +20,7 @@ from tests.crash.postgres import Postgres, postgres
 from tests.live.milvus import CannotRun, Server, server
 from tests.live.test_redis import Redis, redis_server
 from tests.support.limits import is_listening, until
-from tests.support.proxy import MASTER_KEY, ROOT, STOP_S, Proxy, free_port, proxy, variables, write
+from tests.support.proxy import MASTER_KEY, ROOT, START_S, STOP_S, Proxy, free_port, proxy, variables, write
 from tests.support.upstream import Upstream, upstream
 
 DRAIN_S = 3.0
@@ -123,7 +123,14 @@ class Cluster:
         folder.mkdir()
         config = self.folder / "config"
         return self.stack.enter_context(
-            proxy(folder, litellm(self.redis, self.model), config, self.environment, port)
+            proxy(
+                folder,
+                litellm(self.redis, self.model),
+                config,
+                self.environment,
+                port,
+                self.processes * START_S,
+            )
         )
 
     def start_worker(self) -> Worker:

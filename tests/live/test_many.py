@@ -35,7 +35,7 @@ from tests.live.cluster import (
     processes,
 )
 from tests.support.limits import Chats
-from tests.support.proxy import ROOT, STOP_S, free_port, proxy, variables
+from tests.support.proxy import ROOT, START_S, STOP_S, free_port, proxy, variables
 from tests.support.quickstart import STORE, WORKER, Quickstart, until
 
 PROXIES, PROCESSES = 2, 2
@@ -169,7 +169,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
     config = configuration(folder, {}) | {"worker": {}, "shutdown": {}}
     (folder / "config").mkdir()
     shutil.copytree(PROMPTS, folder / "config" / "prompts")
-    with proxy(folder, STOCK, config, processes(4), port) as made:
+    with proxy(folder, STOCK, config, processes(4), port, 4 * START_S) as made:
         yield Quickstart(folder, port, made.log_file, made.process)
 
 

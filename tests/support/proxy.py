@@ -43,12 +43,13 @@ def proxy(
     config: Mapping[str, Mapping[str, Any]] | Path,
     environment: Mapping[str, str] | None = None,
     port: int | None = None,
+    start_s: float = START_S,
 ) -> Iterator[Proxy]:
     """Start `litellm` on loopback, wait until it is ready, and end it in any case.
 
     ``folder`` takes the configuration, the data and the log. ``config`` is the configuration folder, or
     what its files hold by their names without `.yaml`. Of this process's environment only what a program
-    needs to run is passed on. ``port`` is a free one by default.
+    needs to run is passed on. ``port`` is a free one by default; ``start_s`` is how long it may take.
 
     Raises:
         AssertionError: It ended or was not ready in time; with the end of its log.
@@ -69,7 +70,7 @@ def proxy(
         )
     running = Proxy(f"http://127.0.0.1:{port}", log_file, process)
     try:
-        wait_until_ready(running)
+        wait_until_ready(running, start_s)
         yield running
     finally:
         end(process)
@@ -108,8 +109,8 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until_ready(running: Proxy) -> None:
-    deadline = time.monotonic() + START_S
+def wait_until_ready(running: Proxy, start_s: float = START_S) -> None:
+    deadline = time.monotonic() + start_s
     while time.monotonic() < deadline:
         status = running.process.poll()
         assert status is None, f"the proxy ended with status {status}:\n{running.log[-4000:]}"
@@ -118,7 +119,7 @@ def wait_until_ready(running: Proxy) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
-    raise AssertionError(f"the proxy was not ready in {START_S:.0f} s:\n{running.log[-4000:]}")
+    raise AssertionError(f"the proxy was not ready in {start_s:.0f} s:\n{running.log[-4000:]}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

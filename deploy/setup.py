@@ -17,7 +17,7 @@ DEPLOY = Path(__file__).parent
 TEMPLATES = DEPLOY / "env"
 REALM = DEPLOY / "keycloak" / "realm.json"
 ENVIRONMENTS = ("dev", "prod")
-KEYS = ("litellm_master_key", "demo_alice_key", "demo_bob_key", "demo_carol_key")
+KEYS = ("litellm_master_key", "demo_alice_key", "demo_bob_key", "demo_carol_key", "metrics_key")
 """LiteLLM wants its keys to begin with `sk-`."""
 PASSWORDS = (
     "postgres_password",
@@ -31,6 +31,7 @@ PASSWORDS = (
     "redis_password",
     "open_webui_secret_key",
     "open_webui_admin_password",
+    "grafana_admin_password",
 )
 DATABASE = "postgresql://collections:{}@postgres:5432/collections"
 PROXY = "http://proxy:4000"

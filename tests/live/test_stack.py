@@ -52,6 +52,8 @@ class Stack:
     redis: Mapping[str, Any]
     folder: Path
     environment: Mapping[str, str]
+    metrics_port: int
+    """Of the worker."""
 
     def http(self, who: str) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.realm.tokens(who)['access_token']}"}
@@ -94,11 +96,15 @@ def realm_settings(public_url: str) -> dict[str, Any]:
     return {"clients": json.loads(text)["clients"]}
 
 
-def environment(folder: Path, secrets: Path, **addresses: str) -> dict[str, str]:
+def environment(folder: Path, secrets: Path, metrics_port: int, **addresses: str) -> dict[str, str]:
     """What the container of the proxy has, with other addresses."""
     shutil.copytree(DEPLOY / "compose" / "config", folder / "config")
     shutil.copytree(ROOT / "config" / "prompts", folder / "config" / "prompts", dirs_exist_ok=True)
     shutil.copy(DEPLOY / "compose" / "litellm_config.yaml", folder)
+    worker = folder / "config" / "worker.yaml"
+    content = yaml.safe_load(worker.read_text(encoding="utf-8"))
+    content["worker"] |= {"metrics_port": metrics_port, "metrics_host": "127.0.0.1"}
+    worker.write_text(yaml.safe_dump(content), encoding="utf-8")
     given = {name: str(value) for name, value in SERVICES["proxy"]["environment"].items()}
     given = {name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()} | addresses
     assert not [value for value in given.values() if "${" in value], "each address is replaced"
@@ -133,7 +139,7 @@ def started(command: Sequence[str], log_file: Path, environ: Mapping[str, str]) 
 
 @pytest.fixture(scope="module")
 def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder, port = tmp_path_factory.mktemp("stack"), free_port()
+    folder, port, metrics_port = tmp_path_factory.mktemp("stack"), free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     stack.setup(folder)
     secrets = folder / ".secrets" / "dev"
@@ -155,6 +161,7 @@ def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPat
         environ = environment(
             folder,
             secrets,
+            metrics_port,
             PUBLIC_BASE_URL=url,
             KEYCLOAK_ISSUER=realm.url,
             MILVUS_URI=milvus.uri,
@@ -171,7 +178,7 @@ def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPat
         process = opened.enter_context(started(command, folder / "proxy.log", environ))
         proxy = Proxy(url, folder / "proxy.log", process)
         wait_until_ready(proxy)
-        made = Stack(proxy, realm, ollama, cache, folder, environ)
+        made = Stack(proxy, realm, ollama, cache, folder, environ, metrics_port)
         upload(made)
         yield made
 
@@ -230,6 +237,21 @@ def test_limits_are_counted_in_redis(running: Stack) -> None:
         check=True,
     )
     assert "keycloak/carol" in keys.stdout
+
+
+def test_prometheus_reads_the_figures_with_its_own_key_of_the_proxy_and_of_the_worker(
+    running: Stack,
+) -> None:
+    key = (running.folder / ".secrets" / "dev" / "metrics_key").read_text(encoding="utf-8")
+    with httpx.Client(base_url=running.proxy.url, timeout=60, trust_env=False) as client:
+        figures = client.get("/metrics/", headers={"Authorization": f"Bearer {key}"})
+        assert figures.status_code == 200, figures.text
+        assert "collections_searches_total" in figures.text
+        assert client.get("/metrics/").status_code == 401
+        with running.http("bob") as bob:
+            assert bob.get("/metrics/").status_code in (401, 403)
+        worker = client.get(f"http://127.0.0.1:{running.metrics_port}/metrics")
+    assert 'collections_documents_total{result="completed"} 2.0' in worker.text
 
 
 def test_the_doctor_finds_nothing_wrong(running: Stack) -> None:

@@ -27,7 +27,7 @@ SCHEMA = json.loads((ROOT / "tests/fixtures/schemas/compose-spec.json").read_tex
 TASKS = {"X-RAG-Task": "{{TASK}}"}
 ONCE = {"migrate", "ollama-model"}
 """They do their work and end."""
-OPEN = {"minimal", "proxy", "keycloak", "open-webui"}
+OPEN = {"minimal", "proxy", "keycloak", "open-webui", "grafana"}
 """What people's browsers and clients reach."""
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)\}")
 SECRET = re.compile(r"PASSWORD|SECRET|_KEY|TOKEN|DATABASE_URL")

@@ -147,7 +147,7 @@ def test_the_migration_runs_before_an_upgrade_with_the_new_configuration(
 ) -> None:
     for kind in ("ConfigMap", "Job"):
         hook = one(rendered, kind, "demo-migrate")["metadata"]["annotations"]
-        assert hook["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert hook["helm.sh/hook"] == "pre-install,pre-upgrade,pre-rollback"
     job = one(rendered, "Job", "demo-migrate")["spec"]["template"]["spec"]
     assert "serviceAccountName" not in job, "the release's account is not there yet"
     assert [one["command"][2:4] for one in [*job["initContainers"], *job["containers"]]] == [

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 
-from plugins.core.logs import JsonLine, Line, about
+from plugins.core.logs import JsonLine, Line, about, log_request
 
 
 def a_record(message: str, **ids: str) -> logging.LogRecord:
@@ -79,3 +81,19 @@ def test_configured_it_is_written_once_to_standard_error(value: str, is_json: bo
     [line] = done.stderr.splitlines()
     assert line.startswith("{") == is_json
     assert "a word" in line
+
+
+def test_a_request_s_line_has_its_numbers_in_words_and_as_fields(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("plugins.test")
+    caplog.set_level(logging.INFO, logger.name)
+    numbers: dict[str, str | int] = {"model": "a\nERROR all is lost", "rounds": 2}
+    log_request(logger, "POST", "/v1/messages", 200, time.monotonic(), request_id="r-1", numbers=numbers)
+    [record] = caplog.records
+    line = Line().format(record)
+    assert len(line.splitlines()) == 1
+    said = r'POST /v1/messages: 200 in \d+ ms model="a\\nERROR all is lost" rounds=2 request_id=r-1$'
+    assert re.search(said, line)
+    found = json.loads(JsonLine().format(record))
+    assert (found["method"], found["route"], found["status"]) == ("POST", "/v1/messages", 200)
+    assert (found["rounds"], found["model"], found["request_id"]) == (2, "a\nERROR all is lost", "r-1")
+    assert isinstance(found["duration_ms"], int)

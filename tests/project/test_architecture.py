@@ -44,6 +44,14 @@ def test_the_examples_are_what_a_running_proxy_answers(running: Quickstart) -> N
     assert part(PAGE, "endpoints") == examples(running), STALE
 
 
+def test_every_route_of_the_table_of_rights_is_in_the_table_of_routes() -> None:
+    rights = (ROOT / "docs" / "rights.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| ([A-Z]+) \| `([^`]+)` \|", rights, re.MULTILINE))
+    assert len(listed) > 40
+    shown = set(re.findall(r"^\| ([A-Z]+) \| `([^`]+)` \|", part(PAGE, "routes"), re.MULTILINE))
+    assert listed - shown == {("POST", "/v1/chat/completions")}
+
+
 def test_the_examples_are_of_routes_of_ours_or_of_litellms_chat() -> None:
     ours = [(method, route.path_regex) for route in routes() for method in route.methods or ()]
     for example in EXAMPLES:

@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
+from plugins.api import admin
 from plugins.api.route import ErrorBody, ErrorDetail
 from plugins.core import document_shapes, shapes
 from tests.support.proxy import ROOT
@@ -43,6 +44,7 @@ def routes() -> list[APIRoute]:
     from plugins.bundle.bundle import Bundle
     from plugins.bundle.resources import Resources
     from plugins.core.config import load
+    from plugins.proxy.mount import authenticated, standing_of
 
     names = ("LITELLM_MASTER_KEY", "DEMO_ALICE_KEY", "DEMO_BOB_KEY", "DEMO_CAROL_KEY")
     folder = tempfile.mkdtemp(prefix="collections-routes-")
@@ -53,7 +55,8 @@ def routes() -> list[APIRoute]:
             bundle = Bundle(config, Resources(config))
     finally:
         shutil.rmtree(folder)
-    found = [route for router in bundle.routers for route in router.routes]
+    administration = admin.router(mock.Mock(), authenticated, standing_of)  # `Process` mounts it beside them
+    found = [route for router in [*bundle.routers, administration] for route in router.routes]
     return [route for route in found if isinstance(route, APIRoute)]
 
 

@@ -239,3 +239,11 @@ def test_open_webui_is_set_up_as_in_the_tests_with_a_real_one() -> None:
     )
     assert theirs == {**ours, "prefix_id": ""}
     assert known.items() <= environment.items()
+
+
+def test_the_figures_of_the_worker_are_looked_for_where_it_shows_them() -> None:
+    worker = yaml.safe_load((DEPLOY / "compose/config/worker.yaml").read_text(encoding="utf-8"))["worker"]
+    assert f":{worker['metrics_port']}/metrics" in SERVICES["worker"]["healthcheck"]["test"][-1]
+    prometheus = yaml.safe_load((DEPLOY / "monitoring/prometheus.yaml").read_text(encoding="utf-8"))
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in prometheus["scrape_configs"]}
+    assert targets == {"proxy": ["proxy:4000"], "worker": [f"worker:{worker['metrics_port']}"]}

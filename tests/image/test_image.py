@@ -168,7 +168,7 @@ def test_the_image_has_what_its_lock_names_and_nothing_to_build_or_test_with(ima
 
 
 def test_a_mistake_ends_the_start_and_all_are_named(image: str) -> None:
-    done = once(image, options=(*NO_NETWORK, *environment()[1:3]))
+    done = once(image, options=(*NO_NETWORK, *environment()[:2]))
     assert done.returncode == 1
     assert "DEMO_BOB_KEY" in done.stderr
     assert "DEMO_CAROL_KEY" in done.stderr
@@ -202,7 +202,7 @@ def test_it_says_what_it_is_and_how_to_run_it(image: str) -> None:
 
 
 def test_text_is_recognised_in_the_languages_of_the_build_argument(image: str) -> None:
-    with_ocr = engine.build_product(f"{engine.IMAGE}-ocr", OCR_LANGUAGES="eng deu")
+    with_ocr = engine.build_product(f"{image}-ocr", OCR_LANGUAGES="eng deu")
     sample = ROOT / "tests" / "fixtures" / "formats"
     options = (*NO_NETWORK, "--volume", f"{sample}:/formats:ro")
     without = once(image, "crawler", "convert", "/formats/note.png", options=options)

@@ -11,9 +11,10 @@ from tests.support.proxy import ROOT
 
 
 def test_the_unit_tests_pass_in_the_image(image: str, tmp_path: Path) -> None:
+    with_ocr = engine.build_product(f"{image}-ocr", OCR_LANGUAGES="eng deu")
     shutil.copy(ROOT / "requirements.lock", tmp_path)
-    tag = f"{engine.IMAGE}-unit"
-    engine.build(tag, tmp_path, Path(__file__).parent / "unit_tests.Dockerfile", {"IMAGE": image})
+    tag = f"{image}-unit"
+    engine.build(tag, tmp_path, Path(__file__).parent / "unit_tests.Dockerfile", {"IMAGE": with_ocr})
     options = (*NO_NETWORK, "--volume", f"{ROOT}:/src:ro", "--env", "PYTHONDONTWRITEBYTECODE=1")
     command = ("python", "-m", "pytest", "tests/unit", "-n2", "--dist=loadfile", "-p", "no:cacheprovider")
     done = once(tag, *command, options=options, timeout=3600)

@@ -128,6 +128,9 @@ ROWS: dict[str, list[Panel]] = {
                 "{{source}} {{result}}": rate(
                     "collections_sign_ins_total", "source, result", 'result!~"ok|handed_back"'
                 ),
+                "{{source}} password {{result}}": rate(
+                    "collections_passwords_total", "source, result", 'result!="ok"'
+                ),
                 "too many passwords": rate("collections_sign_ins_limited_total"),
             },
         ),

@@ -14,6 +14,7 @@ from plugins.api.sign_in import SignInParts, Source, drop_cookie
 from plugins.auth._sessions import COOKIE
 from plugins.core.errors import Forbidden, IdentityUnavailable, InvalidRequest, Unauthenticated
 from plugins.core.identity import Principal, Right
+from plugins.core.metrics import PASSWORDS, counted
 from plugins.core.ports import Catalogue, Ended, Tokens
 from plugins.core.resource import METADATA_PATH
 from plugins.core.shapes import Shape, Standing
@@ -132,16 +133,17 @@ def _add_sign_in(routes: APIRouter, parts: SignInParts) -> None:
         form: Annotated[OAuth2PasswordRequestForm, Depends()], request: Request, source: Source = None
     ) -> Tokens:
         """The OAuth 2 password grant at the identity provider. Failed tries make the next ones wait (429)."""
-        _, sign_in = parts.pick(source)
+        picked, sign_in = parts.pick(source)
         if not parts.settings.password:
             raise Forbidden(NO_PASSWORDS)
         peer = request.client.host if request.client else ""
         await attempts.begin(form.username, peer)
-        try:
-            tokens = await sign_in.password(form.username, SecretStr(form.password))
-        except IdentityUnavailable:
-            await attempts.undo(form.username, peer)
-            raise
+        with counted(PASSWORDS, picked.name):
+            try:
+                tokens = await sign_in.password(form.username, SecretStr(form.password))
+            except IdentityUnavailable:
+                await attempts.undo(form.username, peer)
+                raise
         await attempts.succeeded(form.username, peer)
         return tokens
 

@@ -38,6 +38,7 @@ PASSAGES_CITED = Counter("collections_passages_cited", "Passages that answers ci
 TOOL_RUNS = Counter("collections_tool_runs", "Runs of tools, by how they ended", ["tool", "result"])
 REFUSALS = Counter("collections_refusals", "What somebody had no right to", ["right", "code"])
 SIGN_INS = Counter("collections_sign_ins", "Requests by who checked the credential", ["source", "result"])
+PASSWORDS = Counter("collections_passwords", "Passwords that were tried at this server", ["source", "result"])
 SIGN_INS_LIMITED = Counter("collections_sign_ins_limited", "Passwords that were not tried: too many failed")
 UPLOADS = Counter("collections_uploads", "Documents and new versions of some that were taken in", ["kind"])
 UPLOADED_BYTES = Counter("collections_uploaded_bytes", "Their size; what is behind an address is not in it")

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from plugins.auth._attempts import PAIR
 from plugins.core.identity_config import SignInConfig
@@ -75,7 +76,10 @@ async def test_new_tokens_for_a_refresh_token_until_it_is_signed_out(http: httpx
 
 
 async def test_an_unknown_name_and_a_wrong_password_answer_alike(http: httpx.AsyncClient) -> None:
+    wrong = {"source": "keycloak", "result": "invalid"}
+    before = REGISTRY.get_sample_value("collections_passwords_total", wrong) or 0
     answers = [await login(http, "alice", "wrong"), await login(http, "nobody", "wrong")]
+    assert REGISTRY.get_sample_value("collections_passwords_total", wrong) == before + 2
     assert [answer.status_code for answer in answers] == [401, 401]
     assert answers[0].json() == answers[1].json()
     assert "wrong-pw" not in answers[0].text

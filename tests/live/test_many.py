@@ -206,6 +206,9 @@ def test_a_process_that_is_killed_with_the_store_is_replaced_and_another_runs_th
     assert store is not None
     os.kill(parent_of(store), signal.SIGKILL)
     until(lambda: embedded.child(STORE) not in (None, store), "another process has started the store")
+    until(
+        lambda: embedded.log.count("Application startup complete") == 5, "there are four again", 4 * START_S
+    )
     until(lambda: all(searched(embedded) for _ in range(8)), "all processes find it")
 
 

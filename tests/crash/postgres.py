@@ -41,6 +41,10 @@ class Postgres:
     def url(self) -> str:
         return f"postgresql://collections@127.0.0.1:{self._port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _start(self) -> subprocess.Popen[bytes]:
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
         settings += ["-p", str(self._port)]

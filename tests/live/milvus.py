@@ -118,9 +118,10 @@ def server() -> Iterator[Server]:
 
 
 @contextmanager
-def started(data: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server of our own, and the port of loopback that it is reached by."""
-    command = [str(environment()), "-I", str(Path(__file__).with_name("milvus_server.py")), str(data)]
+def started(data: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server of our own, and the port of loopback that it is reached by (0 = a free one)."""
+    program = Path(__file__).with_name("milvus_server.py")
+    command = [str(environment()), "-I", str(program), str(data), str(port)]
     log = data / "launcher.log"
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(

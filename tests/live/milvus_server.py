@@ -62,8 +62,8 @@ async def relay(listener: socket.socket, port: int) -> None:
     await server.serve_forever()
 
 
-def main(data: str) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
+def main(data: str, port: str) -> None:
+    listener = socket.create_server(("127.0.0.1", int(port)))
     enter_namespace()
     from milvus import MilvusServer, MilvusServerConfig  # type: ignore[import-not-found]
 
@@ -79,4 +79,4 @@ def main(data: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

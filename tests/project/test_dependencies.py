@@ -47,12 +47,11 @@ def by_name(lines: list[str]) -> dict[str, Requirement]:
 
 def imported(*folders: str) -> set[str]:
     """The packages that the Python files of the folders import, by the names that one installs."""
-    distributions = packages_distributions()
+    distributions = {**packages_distributions(), "opentelemetry": ["opentelemetry-api"]}
     found = set()
     for folder in folders:
         for file in (ROOT / folder).rglob("*.py"):
             found |= set(modules(file)) - OURS - IN_THEIR_OWN - sys.stdlib_module_names
-    distributions["opentelemetry"] = ["opentelemetry-api"]
     names = {SHARED.get(module) or canonicalize_name(distributions[module][0]) for module in found}
     return {COME_WITH.get(name, name) for name in names}
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from plugins.api import admin
 from plugins.api.route import ErrorBody, ErrorDetail
 from plugins.core import document_shapes, shapes
+from tests.support.interfaces import formatted
 from tests.support.proxy import ROOT
 from tests.support.quickstart import Quickstart, copy, quickstart
 
@@ -204,7 +205,7 @@ def types() -> str:
     for model in TYPES:
         file = f"{model.__module__.replace('.', '/')}.py"
         blocks.append("\n".join([f"class {model.__name__}:  # {file}", *fields_of(model)]))
-    return "\n\n".join(blocks)
+    return formatted("\n\n".join(blocks))
 
 
 def fields_of(model: type[BaseModel]) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.proxy import ROOT
 
-WIDTH = 110
 SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Plugins of the proxy", "plugins/core/ports.py", ("Tool", "IdentitySource")),
     (
@@ -29,7 +30,7 @@ def listing() -> str:
     """A heading and a block of code for each group; of a method what it takes, answers and is for."""
     parts = []
     for title, file, names in SHOWN:
-        classes = "\n\n\n".join(shown(found) for found in classes_of(ROOT / file, names))
+        classes = formatted("\n\n\n".join(shown(found) for found in classes_of(ROOT / file, names)))
         parts.append(f"### {title}: `{file}`\n\n```python\n{classes}\n```")
     return "\n\n".join(parts)
 
@@ -58,28 +59,19 @@ def methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
 
 
 def signature(method: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """The method's head, over several lines where it is long, and what it is for."""
+    """The method's head and what it is for."""
     kind = "async def" if isinstance(method, ast.AsyncFunctionDef) else "def"
     returns = f" -> {ast.unparse(method.returns)}" if method.returns else ""
-    head = f"{kind} {method.name}("
-    line = f"{head}{ast.unparse(method.args)}){returns}:"
-    lines = [line] if len(line) + 4 <= WIDTH else [head, *arguments(method.args), f"){returns}:"]
+    line = f"{kind} {method.name}({ast.unparse(method.args)}){returns}:"
     text = first_sentence(method)
-    return [*lines, f'    """{text}"""'] if text else [*lines[:-1], f"{lines[-1]} ..."]
+    return [line, f'    """{text}"""'] if text else [f"{line} ..."]
 
 
-def arguments(given: ast.arguments) -> list[str]:
-    """One a line."""
-    text = ast.unparse(given)
-    found, depth, word = [], 0, ""
-    for char in text:
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and not depth:
-            found.append(word.strip())
-            word = ""
-        else:
-            word += char
-    return [f"    {argument}," for argument in [*found, word.strip()]]
+def formatted(code: str) -> str:
+    """As `make format` would have it."""
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", "interfaces.py", "-"]
+    ran = subprocess.run(command, cwd=ROOT, input=code, check=True, capture_output=True, text=True)
+    return ran.stdout.rstrip()
 
 
 def first_sentence(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from litellm.types.utils import ModelResponseStream, Usage
 from openai import Omit
@@ -72,6 +72,7 @@ CALLED = st.lists(st.text(max_size=5), max_size=3).map(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(SAID, max_size=8), st.one_of(st.just([]), CALLED))
 def test_what_openais_sdk_makes_of_the_events_is_the_response_at_their_end(
     said: list[list[Output]], called: list[Output]
@@ -92,6 +93,7 @@ def test_what_openais_sdk_makes_of_the_events_is_the_response_at_their_end(
             assert item.arguments == whole["arguments"]
 
 
+@settings(deadline=None)
 @given(st.lists(SAID, max_size=8), st.one_of(st.just([]), CALLED))
 def test_every_item_that_is_begun_is_ended_once_in_its_own_name(
     said: list[list[Output]], called: list[Output]
@@ -112,6 +114,7 @@ def test_every_item_that_is_begun_is_ended_once_in_its_own_name(
     assert events[-1]["type"] == "response.completed"
 
 
+@settings(deadline=None)
 @given(st.lists(SAID, max_size=8), st.one_of(st.just([]), CALLED))
 def test_a_messages_blocks_come_one_after_the_other_and_make_the_whole(
     said: list[list[Output]], called: list[Output]

@@ -19,7 +19,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo keycloak setup up up-prod down logs shell migrate test test-live test-crash test-image lint format bench bench-ingest bench-load check doctor clean lock
+.PHONY: help install run demo keycloak setup up up-prod down logs shell migrate test test-live test-crash test-faults test-image lint format bench bench-ingest bench-load check doctor clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ test-live: install ## Run the tests against real servers (started here, or KEYCL
 
 test-crash: install ## Kill everything at random moments, again and again (KILLS=100, SEED of an earlier run)
 	$(BIN)/python -m pytest tests/crash -rs -s
+
+test-faults: install ## Take Redis, Postgres, Milvus and Keycloak away under load (FAULT_SECONDS=60); prints docs/faults.md's tables
+	$(BIN)/python -m pytest tests/faults -rs -s
 
 test-image: install ## Build the image and run it, locked down (BASE_IMAGE=python:3.14-slim where a registry is in reach)
 	$(BIN)/python -m pytest tests/image -rs

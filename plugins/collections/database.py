@@ -18,7 +18,8 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
 from sqlalchemy import Connection, event, make_url, text
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from plugins.core.config import StorageConfig
@@ -29,6 +30,14 @@ MIGRATION_LOCK = 0x636F6C6C
 """The key of Postgres' advisory lock, the same in every process of the product."""
 
 BUSY_TIMEOUT_S = 30
+"""SQLite: how long a transaction waits for the lock."""
+CONNECT_S = 5.0
+TRANSACTION_S = 20.0
+"""Postgres: how long a transaction may take, from waiting for a connection to its end. A server that hangs
+sends nothing that would end a statement."""
+LOST = ("08", "53", "57")
+"""Classes of SQLSTATE that are not our statement's fault: connection, resources, shut down or starting.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 UNAVAILABLE = "The database of the collections is not available at the moment. Try again in a few seconds."
 
 
@@ -48,6 +57,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine: AsyncEngine | None = None
+        self._limit_s = None if self.sqlite else TRANSACTION_S
 
     @property
     def sqlite(self) -> bool:
@@ -58,7 +68,7 @@ class Database:
         """A connection for reading; on SQLite each statement sees what is committed by then.
 
         Raises:
-            Upstream: The database cannot be reached.
+            Upstream: The database cannot be reached, or gives no answer in time.
         """
         async with self._transaction(write=False) as connection:
             yield connection
@@ -68,7 +78,7 @@ class Database:
         """A transaction that may write; committed at the end, rolled back when an error leaves it.
 
         Raises:
-            Upstream: The database cannot be reached.
+            Upstream: The database cannot be reached, or gives no answer in time.
         """
         async with self._transaction(write=True) as connection:
             yield connection
@@ -78,11 +88,15 @@ class Database:
         if self._engine is None:
             self._engine = open_engine(self._url)
         try:
-            async with self._engine.connect() as connection:
+            # Cancelling, as this does, drops the connection; asyncpg's own timeout of a statement would keep
+            # it, and wait without end for the server to say that it has stopped.
+            async with asyncio.timeout(self._limit_s), self._engine.connect() as connection:
                 await connection.execution_options(write=write)
                 async with connection.begin():
                     yield connection
-        except (OperationalError, InterfaceError, ConnectionError) as error:
+        except Exception as error:
+            if not _is_gone(error):
+                raise
             raise Upstream(UNAVAILABLE, retry_after_s=2) from error
 
     async def close(self) -> None:
@@ -91,10 +105,23 @@ class Database:
             self._engine = None
 
 
+def _is_gone(error: Exception) -> bool:
+    """Whether it says that the database cannot be had, rather than something about a statement."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # while connecting, asyncpg's errors come as they are
+    state = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
+    return isinstance(state, str) and state.startswith(LOST)
+
+
 def open_engine(url: str) -> AsyncEngine:
     """An engine; on SQLite with WAL, foreign keys and write transactions that lock at their beginning."""
     if not url.startswith("sqlite"):
-        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return create_async_engine(
+            url, pool_pre_ping=True, hide_parameters=True, connect_args={"timeout": CONNECT_S}
+        )
     engine = create_async_engine(url, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")

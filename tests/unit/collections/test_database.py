@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Connection, insert, select, text
 
-from plugins.collections.database import Database, database_url, migrate
+from plugins.collections.database import UNAVAILABLE, Database, database_url, migrate
 from plugins.collections.tables import collections, metadata, workers
 from plugins.core.config import StorageConfig
 from plugins.core.errors import ConfigError, Upstream
@@ -109,3 +111,63 @@ def test_only_the_owner_can_hold_up_the_migrations(tmp_path: Path) -> None:
         "collections.db": 0o600,
         "collections.lock": 0o600,
     }
+
+
+class Fake:
+    """A Postgres as far as an error: to whoever connects it says that, or nothing at all."""
+
+    def __init__(self, says: bytes = b"") -> None:
+        self._says = says
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        if self._says:
+            await reader.read(8)  # whether TLS is spoken
+            writer.write(b"N")
+            await reader.read(1024)
+            writer.write(self._says)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def postgres(fake: Fake) -> AsyncIterator[Database]:
+    server = await asyncio.start_server(fake.connected, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    database = Database(f"postgresql+asyncpg://user@127.0.0.1:{port}/none")
+    try:
+        yield database
+    finally:
+        await database.close()
+        server.close()
+        for writer in fake.writers:
+            writer.close()
+
+
+async def refusal(database: Database) -> Upstream:
+    with pytest.raises(Upstream) as refused:
+        async with asyncio.timeout(30), database.read():
+            pass
+    return refused.value
+
+
+async def test_a_postgres_that_gives_no_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugins.collections.database.CONNECT_S", 0.1)
+    async with postgres(Fake()) as database:
+        assert (await refusal(database)).message == UNAVAILABLE
+
+
+@pytest.mark.parametrize("state", ["57P03", "53300"], ids=["starting", "too many connections"])
+async def test_a_postgres_that_takes_nobody_now_is_an_upstream_error(state: str) -> None:
+    fields = f"SFATAL\0VFATAL\0C{state}\0Mnot now\0\0".encode()
+    async with postgres(Fake(b"E" + (len(fields) + 4).to_bytes(4) + fields)) as database:
+        assert (await refusal(database)).message == UNAVAILABLE
+
+
+async def test_a_transaction_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugins.collections.database.TRANSACTION_S", 0.1)
+    async with postgres(Fake()) as database:
+        with pytest.raises(Upstream) as refused:
+            async with asyncio.timeout(4), database.read():  # sooner than the connection is given up
+                pass
+    assert refused.value.message == UNAVAILABLE

@@ -234,11 +234,50 @@ def test_open_webui_is_set_up_as_in_the_tests_with_a_real_one() -> None:
     known = sign_in(issuer, given["OPEN_WEBUI_URL"]) | upstreams("http://proxy:4000", [Connection(TASKS)])
     known |= QUIET
     del known["OAUTH_CLIENT_SECRET"]
+    # its resolver asks no server for names in `.localhost`: to it they are its own container
+    known["OPENID_PROVIDER_URL"] = known["OPENID_PROVIDER_URL"].replace(
+        given["KEYCLOAK_URL"], "http://keycloak:8080"
+    )
+    assert SERVICES["keycloak"]["environment"]["KC_HOSTNAME_BACKCHANNEL_DYNAMIC"] == "true"
     [ours], [theirs] = (
         json.loads(values.pop("OPENAI_API_CONFIGS")).values() for values in (environment, known)
     )
     assert theirs == {**ours, "prefix_id": ""}
     assert known.items() <= environment.items()
+
+
+def mounted(service: str) -> dict[str, Path]:
+    """By its path in the container, what of the repository is mounted there."""
+    mounts = [mount.split(":") for mount in SERVICES[service]["volumes"] if mount.startswith("./")]
+    return {inside: DEPLOY / outside for outside, inside, *_ in mounts}
+
+
+def test_the_dashboard_is_where_grafana_is_told_to_look_for_it() -> None:
+    mounts = mounted("grafana")
+    assert all(path.exists() for path in mounts.values())
+    provisioning = mounts["/etc/grafana/provisioning"]
+    [provider] = yaml.safe_load((provisioning / "dashboards/collections.yaml").read_text(encoding="utf-8"))[
+        "providers"
+    ]
+    assert provider["options"]["path"] in [str(Path(inside).parent) for inside in mounts]
+    [source] = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text(encoding="utf-8"))[
+        "datasources"
+    ]
+    assert source["url"].removeprefix("http://").partition(":")[0] in SERVICES
+
+
+def test_prometheus_finds_its_rules_and_its_key() -> None:
+    mounts = mounted("prometheus")
+    [option] = [word for word in SERVICES["prometheus"]["command"] if word.startswith("--config.file=")]
+    file = Path(option.partition("=")[2])
+    settings = yaml.safe_load(mounts[str(file)].read_text(encoding="utf-8"))
+    assert {str(file.parent / name) for name in settings["rule_files"]} <= set(mounts)
+    keys = [
+        job["authorization"]["credentials_file"]
+        for job in settings["scrape_configs"]
+        if "authorization" in job
+    ]
+    assert keys == [f"/run/secrets/{name}" for name in SERVICES["prometheus"]["secrets"]]
 
 
 def test_the_figures_of_the_worker_are_looked_for_where_it_shows_them() -> None:

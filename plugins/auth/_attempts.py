@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -42,6 +42,8 @@ class Attempts:
     Source: OWASP Authentication Cheat Sheet, "Account Lockout" (exponential delays instead of a lock).
     """
 
+    # Every transaction takes its rows in the order of their keys: so none waits for one that waits for it.
+
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
@@ -56,12 +58,12 @@ class Attempts:
         limits, now = _keys(account, address), self._clock()
         try:
             async with self._database.write() as connection:
-                found = await self._lock(connection, sorted(limits), now)
+                found = await self._lock(connection, list(limits), now)
                 wait = max(_wait(*found[key], limit) for key, limit in limits.items()) - now
                 if wait > 0:
                     SIGN_INS_LIMITED.inc()
                     raise LimitReached(TOO_MANY, retry_after_s=math.ceil(wait))
-                counted = update(attempts).where(attempts.c.key.in_(list(limits)))
+                counted = update(attempts).where(attempts.c.key.in_(list(limits)))  # they are held
                 await connection.execute(counted.values(failures=attempts.c.failures + 1, last=now))
         except Upstream as error:
             raise IdentityUnavailable from error
@@ -75,29 +77,35 @@ class Attempts:
         """
         pair, *others = _keys(account, address)
         async with self._database.write() as connection:
+            await _take_back(connection, [pair, *others])
             await connection.execute(delete(attempts).where(attempts.c.key == pair))
-            await _take_back(connection, others)
 
     async def undo(self, account: str, address: str) -> None:
         """The try told nothing: it does not count. Raises Upstream as `succeeded`."""
         async with self._database.write() as connection:
-            await _take_back(connection, list(_keys(account, address)))
+            await _take_back(connection, _keys(account, address))
 
     async def _lock(
-        self, connection: AsyncConnection, keys: list[str], now: float
+        self, connection: AsyncConnection, keys: Sequence[str], now: float
     ) -> dict[str, tuple[int, float]]:
         """The failures of each key and when the last was, held until the transaction ends."""
-        await connection.execute(delete(attempts).where(attempts.c.last <= now - FORGET_S))
-        make = (sqlite if self._database.sqlite else postgresql).insert(attempts).on_conflict_do_nothing()
-        rows = [{"key": key, "failures": 0, "last": now} for key in keys]  # in one order: nobody deadlocks
-        await connection.execute(make.values(rows))
-        held = select(attempts).where(attempts.c.key.in_(keys)).order_by(attempts.c.key).with_for_update()
-        return {row.key: (row.failures, row.last) for row in await connection.execute(held)}
+        make = (sqlite if self._database.sqlite else postgresql).insert(attempts)
+        counts = case((attempts.c.last <= now - FORGET_S, 0), else_=attempts.c.failures)
+        rows = [{"key": key, "failures": 0, "last": now} for key in sorted(keys)]
+        held = make.values(rows).on_conflict_do_update(index_elements=["key"], set_={"failures": counts})
+        held = held.returning(attempts.c.key, attempts.c.failures, attempts.c.last)
+        found = {row.key: (row.failures, row.last) for row in await connection.execute(held)}
+        # what others hold is not waited for: they may wait for what is held here
+        old = select(attempts.c.key).where(attempts.c.last <= now - FORGET_S, attempts.c.key.not_in(keys))
+        old = old.with_for_update(skip_locked=True)
+        await connection.execute(delete(attempts).where(attempts.c.key.in_(old)))
+        return found
 
 
-async def _take_back(connection: AsyncConnection, keys: list[str]) -> None:
-    counted = update(attempts).where(attempts.c.key.in_(keys), attempts.c.failures > 0)
-    await connection.execute(counted.values(failures=attempts.c.failures - 1))
+async def _take_back(connection: AsyncConnection, keys: Iterable[str]) -> None:
+    one_less = case((attempts.c.failures > 0, attempts.c.failures - 1), else_=0)
+    for key in sorted(keys):
+        await connection.execute(update(attempts).where(attempts.c.key == key).values(failures=one_less))
 
 
 def _wait(failures: int, last: float, limit: _Limit) -> float:

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import delete, insert, select, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from plugins.collections import tables
 from plugins.collections.audit import AuditLog, record
@@ -34,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 500
 BATCH = 50
+DELETED_AT_ONCE = 1000
+"""In one transaction, which others wait for."""
 RETRY_S = 2.0
 END_S = 5.0
 """How long the end of the process waits for what is not written yet."""
@@ -120,13 +121,15 @@ class ExchangeLog:
             batch = list(itertools.islice(self._waiting, BATCH))
             if not batch:  # another had the turn before
                 return
-            rows = await asyncio.to_thread(self._rows, batch)
             try:
-                await self._insert(rows)
-            except SQLAlchemyError:
-                await self._one_by_one(rows)
-            for _ in batch:
-                self._waiting.popleft()
+                await self._insert(await asyncio.to_thread(self._rows, batch))
+            except Upstream:
+                raise
+            except Exception:  # noqa: BLE001 - whatever is wrong with one must not hold up all that come after
+                await self._one_by_one(batch)
+            else:
+                for _ in batch:
+                    self._waiting.popleft()
 
     def _say_what_is_lost(self) -> None:
         if self._waiting:
@@ -138,13 +141,16 @@ class ExchangeLog:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ORDER_LOCK})
             await connection.execute(insert(tables.exchanges), list(rows))
 
-    async def _one_by_one(self, rows: Sequence[dict[str, Any]]) -> None:
-        """The database took not all of them: it gets each by itself, or says which it does not take."""
-        for row in rows:
+    async def _one_by_one(self, batch: Sequence[Exchange]) -> None:
+        """They were not taken together: each goes by itself, or it is said that it is lost."""
+        for exchange in batch:
             try:
-                await self._insert([row])
-            except (Upstream, SQLAlchemyError):
-                log.exception("An exchange is lost", extra={"request_id": row["request_id"]})
+                await self._insert(await asyncio.to_thread(self._rows, [exchange]))
+            except Upstream:
+                raise
+            except Exception:
+                log.exception("An exchange is lost", extra={"request_id": exchange.request_id})
+            self._waiting.popleft()
 
     def _rows(self, batch: Sequence[Exchange]) -> list[dict[str, Any]]:
         """With what is not to be kept replaced, and cut; it may take a while."""
@@ -244,5 +250,8 @@ def _entry(row: Any) -> ExchangeEntry:
 async def forget_exchanges(database: Database, retention_days: float) -> None:
     """Delete those that are older."""
     table = tables.exchanges
-    async with database.write() as connection:
-        await connection.execute(delete(table).where(table.c.at < now() - retention_days * 86400))
+    old = select(table.c.id).where(table.c.at < now() - retention_days * 86400).limit(DELETED_AT_ONCE)
+    while True:
+        async with database.write() as connection:
+            if (await connection.execute(delete(table).where(table.c.id.in_(old)))).rowcount == 0:
+                return

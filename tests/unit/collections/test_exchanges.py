@@ -129,6 +129,42 @@ async def test_one_that_the_database_does_not_take_is_named_and_costs_no_other(
     assert "An exchange is lost" in caplog.text
 
 
+async def test_one_that_surprises_neither_ends_the_writing_nor_is_tried_for_ever(
+    database: Away, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = kept(database)
+    broken = an_exchange()
+    object.__setattr__(broken, "user_id", "\ud800")  # which no driver can encode
+    for exchange in (an_exchange("before"), broken, an_exchange("after")):
+        log.note(exchange)
+    assert await log.flush(10) == 0
+    assert [row.request["messages"][0]["content"] for row in await rows(database)] == ["before", "after"]
+    assert "An exchange is lost" in caplog.text
+
+
+async def test_those_behind_it_wait_where_the_database_goes_away_meanwhile(
+    database: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanges, "RETRY_S", 0.01)
+    log = kept(database)
+    broken: Any = an_exchange()
+    object.__setattr__(broken, "at", None)
+    for exchange in (broken, an_exchange("behind")):
+        log.note(exchange)
+    take = log._insert
+
+    async def take_and_go(taken: Any) -> None:
+        database.away = database.away or len(taken) == 1
+        await take(taken)
+
+    monkeypatch.setattr(log, "_insert", take_and_go)
+    assert await log.flush(0.5) == 2
+    monkeypatch.setattr(log, "_insert", take)
+    database.away = False
+    assert await log.flush(10) == 0
+    assert [row.request["messages"][0]["content"] for row in await rows(database)] == ["behind"]
+
+
 def test_of_a_long_request_the_last_texts_are_kept() -> None:
     said = {"messages": [{"content": "a" * 600}, {"content": "b" * 600}, {"content": "é" * 300}]}
     shown = cut(said, 1024)["messages"]
@@ -151,6 +187,7 @@ async def test_those_that_are_too_old_are_deleted(database: Away, monkeypatch: p
     for day in (1, 2, 3, 4):
         log.note(an_exchange(str(day), at=day * 86400.0))
     await log.flush(10)
+    monkeypatch.setattr(exchanges, "DELETED_AT_ONCE", 2)
     monkeypatch.setattr(exchanges, "now", lambda: 5 * 86400.0)
     await forget_exchanges(database, 2.5)
     assert [row.request["messages"][0]["content"] for row in await rows(database)] == ["3", "4"]

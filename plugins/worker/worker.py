@@ -26,6 +26,8 @@ from plugins.worker.tidy import SWEEP_S, Tidy
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
+DOWN_S = 2.0
+"""Between two tries while the database does not answer."""
 BEAT_S = 5.0
 DROP_S = 1.0
 END_S = 10.0
@@ -91,6 +93,7 @@ class Worker:
                     await self._attend(job, stop)
             except BundleError as error:
                 log.warning("The database did not answer: %s", error.message)
+                pause = DOWN_S
             except Exception:
                 log.exception("A job ended unexpectedly; it is tried again when its lease runs out")
                 pause = BEAT_S

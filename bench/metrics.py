@@ -14,6 +14,7 @@ from plugins.core.metrics import (
     answered,
     counted,
 )
+from plugins.core.telemetry import stage
 
 ROUNDS, TIMES = 20, 2_000
 STAGES = ("auth", "tool", "search", "rights", "embed", "store")
@@ -33,6 +34,12 @@ def chat_with_a_search() -> None:
     answered(2, given=8, cited=2, limit=None)
 
 
+def one_stage() -> None:
+    """A stage of a request while no traces are sent."""
+    with stage("embed"):
+        pass
+
+
 def microseconds(action: Callable[[], None]) -> float:
     """Of one call; the median of rounds."""
     found = []
@@ -45,5 +52,5 @@ def microseconds(action: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    for action in (plain_chat, chat_with_a_search):
+    for action in (plain_chat, chat_with_a_search, one_stage):
         print(f"{action.__name__.replace('_', ' ')}: {microseconds(action):.1f} us")

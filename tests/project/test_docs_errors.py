@@ -61,6 +61,7 @@ def merged(old: Any, new: Any) -> Any:
 
 def test_each_kind_of_mistake_is_shown_once() -> None:
     assert len(MISTAKES) == len({shown for _, shown in MISTAKES}) > 8
+    assert not [shown for _, shown in MISTAKES if shown.endswith((":", ": "))], "it says what is wrong"
 
 
 @pytest.mark.parametrize(("setting", "message"), MISTAKES, ids=[message for _, message in MISTAKES])

@@ -27,7 +27,7 @@ from tests.support.proxy import STOP_S
 TOKEN_S = 7200
 REALM = "faults"
 EVERY_S = 2.0
-KEPT = 40
+KEPT = 32
 
 
 class Service(Protocol):

@@ -96,14 +96,19 @@ class Connection:
             self._running -= 1
 
     async def loaded(self, name: str, request: Callable[[AsyncMilvusClient], Awaitable[T]]) -> T:
-        """The answer to ``request`` of a collection; one that was released is loaded first."""
+        """The answer to ``request`` of a collection; one that was released is loaded first. The time of one
+        request is for all of it: a server that has just started goes on loading, for the next one."""
         try:
-            return await self.call(request)
-        except StoreRefused as error:
-            if code(error) != NOT_LOADED:
-                raise
-        await self.call(lambda client: client.load_collection(name))
-        return await self.call(request)
+            async with asyncio.timeout(self._timeout_s):
+                try:
+                    return await self.call(request)
+                except StoreRefused as error:
+                    if code(error) != NOT_LOADED:
+                        raise
+                await self.call(lambda client: client.load_collection(name))
+                return await self.call(request)
+        except TimeoutError as error:
+            raise StoreUnavailable from error
 
     async def _open(self) -> AsyncMilvusClient:
         async with self._opening:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,12 +22,12 @@ from tests.crash.postgres import Postgres
 from tests.live import milvus
 from tests.live.keycloak_realm import UNLOCKED, Realm
 from tests.live.test_redis import redis_server
+from tests.support.limits import until
 from tests.support.proxy import STOP_S
 
 TOKEN_S = 7200
 REALM = "faults"
 EVERY_S = 2.0
-KEPT = 32
 
 
 class Service(Protocol):
@@ -118,11 +118,16 @@ class MilvusService:
 
 
 class NewTokens:
-    """Tokens that no proxy has seen, one every so often; some are kept for when Keycloak is gone."""
+    """Tokens that no proxy has seen, one every so often.
 
-    def __init__(self, keycloak: KeycloakService) -> None:
+    Args:
+        keycloak: Gives them.
+        kept: So many are had at once, for when Keycloak is gone.
+    """
+
+    def __init__(self, keycloak: KeycloakService, kept: int) -> None:
         self._keycloak = keycloak
-        self._kept = [keycloak.token() for _ in range(KEPT)]
+        self._kept = [keycloak.token() for _ in range(kept)]
         self._lock = threading.Lock()
         self._next = 0.0
 
@@ -136,7 +141,7 @@ class NewTokens:
                 return self._kept.pop()
         try:
             return self._keycloak.token()
-        except (OSError, httpx.HTTPError, KeycloakError):
+        except (AssertionError, httpx.HTTPError, KeycloakError):  # it starts, or is gone
             return None
 
 
@@ -174,7 +179,9 @@ class KeycloakService:
     def _fill(self) -> None:
         made: dict[str, Any] = realm(REALM)
         people = [user | {"id": f"00000000-0000-4000-8000-{n:012}"} for n, user in enumerate(made["users"])]
-        self.running.create_realm({**made, **UNLOCKED, "users": people, "accessTokenLifespan": TOKEN_S})
+        with suppress(TimeoutError):  # it goes on with it
+            self.running.create_realm({**made, **UNLOCKED, "users": people, "accessTokenLifespan": TOKEN_S})
+        until(lambda: self.realm.http.get(self.realm.url).is_success)
         for number, pem in enumerate(self._keys, start=101):
             self.realm.add_key(number, "rsa", privateKey=pem)
 

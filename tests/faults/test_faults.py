@@ -72,7 +72,7 @@ def test_without_it_requests_end_readably_and_all_is_well_by_itself_when_it_is_b
 ) -> None:
     service, load, pids = house.services[name], house.load, house.pids()
     began, log_begins = time.monotonic(), len(house.logs())
-    new = NewTokens(house.keycloak)
+    new = NewTokens(house.keycloak, 32 if name == "keycloak" else 0)
     with ExitStack() as stack:
         stack.enter_context(load.searching("search, new token", new))
         wait_until_well(house, began)

@@ -7,7 +7,7 @@ import hmac
 import json
 from array import array
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import litellm
@@ -27,6 +27,8 @@ PREFIX = "collections:"
 """Of all our keys in it."""
 CONTROLS = ("no-cache", "no-store", "s-maxage", "s-max-age", "use-cache")
 """What a client may say of the cache. How long answers are kept is the operator's to say."""
+FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+"""Where a client may say what LiteLLM writes over a request that failed: its `cache`, too."""
 ELSEWHERE = frozenset({"cache", "litellm_metadata", "metadata", "proxy_server_request", "rag", "stream"})
 """Fields of a request that change no model's answer, or are in the key in another way."""
 
@@ -85,6 +87,27 @@ def fence(data: dict[str, Any], *, ours: bool = False) -> None:
         data: The request.
         ours: Whether its answer belongs under a key of ours; else only our keys are taken out.
     """
+    for entry in _fallbacks(data):
+        if ours:
+            entry.pop("cache", None)  # that of the request stays in force
+        _fence(entry, ours)
+    _fence(data, ours)
+
+
+def _fallbacks(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every mapping in them, however deep."""
+    override = data.get("router_settings_override")
+    holders = (data, override if isinstance(override, dict) else {})
+    found = [holder.get(name) for holder in holders for name in FALLBACKS]
+    while found:
+        part = found.pop()
+        if isinstance(part, dict):
+            yield part
+        if isinstance(part, dict | list):
+            found.extend(part.values() if isinstance(part, dict) else part)
+
+
+def _fence(data: dict[str, Any], ours: bool) -> None:
     named = (
         (data, "cache_key"),
         (data.get("cache"), "namespace"),

@@ -124,6 +124,23 @@ def test_what_names_a_key_of_a_clients_own_is_left_where_the_answer_is_not_from_
     assert data == {"cache": {}, "metadata": None}
 
 
+def test_a_fallback_of_a_clients_own_names_no_key_of_ours() -> None:
+    ours = "collections:abc"
+    deeper = {"model": "b", "litellm_params": {"preset_cache_key": ours}}
+    entry = {"model": "a", "cache_key": ours, "cache": {"namespace": ours}, "fallbacks": [deeper]}
+    data: dict[str, Any] = {
+        "fallbacks": [entry, "c"],
+        "router_settings_override": {"context_window_fallbacks": [{"a": [dict(entry)]}]},
+    }
+    fence(data)
+    assert ours not in repr(data)
+    assert data["fallbacks"][0]["cache"] == {}
+    fence(data, ours=True)
+    clean = {"model": "a", "fallbacks": [{"model": "b", "litellm_params": {}}]}
+    assert data["fallbacks"] == [clean, "c"]
+    assert data["router_settings_override"] == {"context_window_fallbacks": [{"a": [clean]}]}
+
+
 def rounds(result: str) -> float:
     return REGISTRY.get_sample_value("collections_cached_rounds_total", {"result": result}) or 0.0
 

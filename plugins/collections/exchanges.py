@@ -158,20 +158,30 @@ class ExchangeLog:
         for exchange in batch:
             row = asdict(exchange)
             for name in ("request", "answer"):
-                row[name] = cut(self._redacted(row[name]), self.max_bytes)
+                row[name] = cut(self._redacted(row[name], theirs=name == "request"), self.max_bytes)
             for name, column in tables.exchanges.c.items():
                 if isinstance(row.get(name), str):
                     row[name] = row[name].replace("\x00", "")[: column.type.length]  # type: ignore[attr-defined]
             rows.append(row)
         return rows
 
-    def _redacted(self, value: Any) -> Any:
+    def _redacted(self, value: Any, *, theirs: bool) -> Any:
+        """Of a client, names and numbers are texts, too; those of an answer are ours."""
         if isinstance(value, dict):
-            return {key: self._redacted(part) for key, part in value.items()}
+            return {
+                self._text(key) if theirs else key: self._redacted(part, theirs=theirs)
+                for key, part in value.items()
+            }
         if isinstance(value, list):
-            return [self._redacted(part) for part in value]
-        if not isinstance(value, str):
+            return [self._redacted(part, theirs=theirs) for part in value]
+        if isinstance(value, str):
+            return self._text(value)
+        if not theirs or value is None or isinstance(value, bool):
             return value
+        found = self._text(str(value))
+        return value if found == str(value) else found
+
+    def _text(self, value: str) -> str:
         for pattern in self._patterns:
             value = pattern.sub(REDACTED, value)
         return value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +19,9 @@ BINARY = ("data", "file_data", "b64_json", "bytes")
 """Fields that hold files' bytes, as base64."""
 SHORT = 256
 """A text of so few characters is no file, whatever its field."""
+DEEP = 64
+"""What is nested deeper is not kept."""
+_INLINE = re.compile(r"data:[\w.+/;=-]{0,100};base64,", re.ASCII)
 Call = dict[str, str]
 
 
@@ -25,16 +30,28 @@ def asked_of(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: without_bytes(data[name]) for name in KEPT if data.get(name) is not None}
 
 
-def without_bytes(value: Any, field: str = "") -> Any:
+def without_bytes(value: Any, field: str = "", depth: int = 0) -> Any:
     """A copy with a note in the place of base64."""
+    if depth > DEEP:
+        return "(nested too deep)"
     if isinstance(value, Mapping):
-        return {str(key): without_bytes(part, str(key)) for key, part in value.items()}
+        return {str(key): without_bytes(part, str(key), depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [without_bytes(part, field) for part in value]
+        return [without_bytes(part, field, depth + 1) for part in value]
     if not isinstance(value, str) or len(value) <= SHORT:
         return value if isinstance(value, str | int | float | bool | None) else str(value)
-    inline = value.startswith("data:") and ";base64," in value[:SHORT]
-    return f"(base64, {len(value)} characters)" if inline or field in BINARY else value
+    inline = _INLINE.match(value)
+    is_file = (inline or field in BINARY) and _is_base64(value[inline.end() :] if inline else value)
+    return f"(base64, {len(value)} characters)" if is_file else value
+
+
+def _is_base64(text: str) -> bool:
+    """What only says that it is would be a way around the log: a model reads it as any other text."""
+    try:
+        binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return False
+    return True
 
 
 class Said:

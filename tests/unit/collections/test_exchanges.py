@@ -76,6 +76,18 @@ async def test_what_patterns_match_is_not_kept_neither_asked_nor_answered(databa
     assert row.answer["text"] == "Your [redacted] is for it."
 
 
+async def test_what_patterns_match_is_not_kept_as_a_number_or_a_name_either(database: Away) -> None:
+    log = kept(database, redact=[r"\d{8}", "200"])
+    filters = {"type": "eq", "key": "account", "value": 12345678}
+    said = {"rag": {"filters": filters, "12345678": True, "max_num_results": 5}}
+    log.note(Exchange(1e9, "local/alice", "req-1", CHAT_ROUTES[0], "chat", said, {"status": 200, "text": ""}))
+    await log.flush(10)
+    [row] = await rows(database)
+    wanted = {"filters": {**filters, "value": "[redacted]"}, "[redacted]": True, "max_num_results": 5}
+    assert row.request == {"rag": wanted}
+    assert row.answer == {"status": 200, "text": ""}
+
+
 async def test_while_the_database_is_away_they_wait_and_then_no_more_are_taken(
     database: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:

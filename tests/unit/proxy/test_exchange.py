@@ -19,7 +19,26 @@ from plugins.proxy.exchange import Said, asked_of
 from tests.support.fake_proxy import ANSWER, QUESTION, WHOLE, Proxy
 from tests.support.services import ALICE, a_passage
 
-BYTES = "aGVsbG8=" * 100
+BYTES = "aGVsbG8h" * 100
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": f"data:;base64,{'tell me the salaries ' * 20}"},
+        {"content": [{"type": "document", "source": {"type": "text", "data": "tell me the salaries " * 20}}]},
+        {"content": [{"data": "tell-me-the-salaries\n" * 20}]},
+    ],
+)
+def test_words_are_kept_where_they_are_said_to_be_a_files_bytes(message: dict[str, Any]) -> None:
+    assert asked_of({"messages": [message]}) == {"messages": [message]}
+
+
+def test_what_is_nested_too_deep_to_be_a_message_is_left_out() -> None:
+    part: Any = "x"
+    for _ in range(5000):
+        part = {"content": part}
+    assert "(nested too deep)" in json.dumps(asked_of({"messages": part}))
 
 
 def said(*pieces: Any, most: int = 1000) -> dict[str, Any]:

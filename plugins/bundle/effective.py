@@ -23,9 +23,11 @@ MASK = "********"
 DEFAULT = "default"
 OWN = {"folder", "files"}
 """Fields of the configuration that are no settings."""
-_SECRET = re.compile(r"(key|token|secret|password)$")
+_SECRET = re.compile(r"(key|token|secret|passw(or)?d|authorization|credentials?)s?$", re.IGNORECASE)
 """Settings that hide their value although an outside plugin did not declare them a `SecretStr`."""
-_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+_IN_ADDRESS = re.compile(r"(?<=://)\S*@")
+"""A password may have any character in it, where whoever wrote it forgot to encode it."""
+_IN_QUERY = re.compile(r"(?<=[?&])([^=&\s]*(?:key|token|secret|password)=)[^&\s]+", re.IGNORECASE)
 _ABSENT = object()
 
 
@@ -73,14 +75,14 @@ class _Origins:
             yield from self._fields(fields, written, where, plugin=plugin)
         elif isinstance(value, Mapping) and value:
             yield from self._fields(value, written, where, plugin=plugin)
-        elif isinstance(value, list | tuple) and any(isinstance(item, BaseModel) for item in value):
+        elif isinstance(value, list | tuple) and any(isinstance(item, BaseModel | Mapping) for item in value):
             same = isinstance(written, list) and len(written) == len(value)  # else some are left out
             for index, item in enumerate(value):
                 part = written[index] if same else written
                 yield from self.walk(item, part, f"{where}[{index}]", plugin=plugin)
         else:
             name = re.sub(r".*\.|\[\d+\]", "", where)
-            hidden = plugin and isinstance(value, str) and value and _SECRET.search(name)
+            hidden = plugin and isinstance(value, str | list | tuple) and value and _SECRET.search(name)
             yield Value(where, MASK if hidden else _shown(value), self._origin(written))
 
     def _fields(
@@ -132,5 +134,5 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_shown(item) for item in value]
     if isinstance(value, str):
-        return _IN_ADDRESS.sub(f"{MASK}@", value)
+        return _IN_QUERY.sub(rf"\1{MASK}", _IN_ADDRESS.sub(f"{MASK}@", value))
     return to_jsonable_python(value, fallback=str)

@@ -60,6 +60,14 @@ def test_a_secret_from_the_environment_or_from_a_file_is_masked(
     assert found["worker.proxy_url"] == ("http://********@127.0.0.1:1", "worker.yaml")
 
 
+@pytest.mark.parametrize(
+    "user", [f"us:{PASSWORD}", f"us:a@{PASSWORD}", f"us:a/{PASSWORD}", f"us:a?{PASSWORD}"]
+)
+def test_a_password_in_an_address_is_masked_whatever_is_in_it(tmp_path: Path, user: str) -> None:
+    found = values(tmp_path, worker={"worker": {"proxy_url": f"http://{user}@127.0.0.1:1"}})
+    assert found["worker.proxy_url"][0] == "http://********@127.0.0.1:1"
+
+
 def test_a_secret_that_an_outside_plugin_did_not_declare_is_masked_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +83,10 @@ from pydantic import BaseModel
 
 class JiraSettings(Settings):
     api_token: str
+    headers: dict[str, str] = {}
+    servers: list[dict[str, str]] = []
+    api_keys: list[str] = []
+    address: str = ""
     project: str = "HR"
 
 
@@ -89,7 +101,17 @@ class Jira(Tool[JiraSettings, Arguments]):
         encoding="utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = values(tmp_path, tools={"tools": [{"use": "acme.jira", "api_token": PASSWORD, "allow": ["*"]}]})
+    told = {
+        "api_token": PASSWORD,
+        "headers": {"X-Api-Key": PASSWORD, "Authorization": PASSWORD, "Accept": "text/plain"},
+        "servers": [{"host": "a", "password": PASSWORD}],
+        "api_keys": [PASSWORD],
+        "address": f"https://jira.example/x?a=b&api_key={PASSWORD}&c=d",
+    }
+    found = values(tmp_path, tools={"tools": [{"use": "acme.jira", **told, "allow": ["*"]}]})
+    assert found["tools[0].headers.Accept"] == ("text/plain", "tools.yaml")
+    assert found["tools[0].servers[0].host"] == ("a", "tools.yaml")
+    assert found["tools[0].address"][0] == "https://jira.example/x?a=b&api_key=********&c=d"
     assert found["tools[0].api_token"] == ("********", "tools.yaml")
     assert found["tools[0].project"] == ("HR", "default")
     assert found["tools[0].allow"] == (["*"], "tools.yaml")

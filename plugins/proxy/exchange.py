@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,7 +14,11 @@ from pydantic import BaseModel
 
 from plugins.core.ports import Passage
 
-KEPT = ("messages", "input", "system", "instructions", "rag")
+log = logging.getLogger(__name__)
+
+WORDS = ("extra_body", "response_format", "text", "prediction", "prompt", "functions", "tools")
+"""Of a request: where else a model may be told something."""
+KEPT = (*WORDS, "messages", "input", "system", "instructions", "rag")
 """Of a request: what was said in it, and what searches were narrowed to."""
 BINARY = ("data", "file_data", "b64_json", "bytes")
 """Fields that hold files' bytes, as base64."""
@@ -69,7 +74,15 @@ class Said:
         self._cut = False
 
     def add(self, piece: Any) -> None:
-        """A chunk of a chat completion, an event of a response, frames of a message, or an answer whole."""
+        """A chunk of a chat completion, an event of a response, frames of a message, or an answer whole. One
+        that is not as its API says counts as cut: the client gets it nevertheless."""
+        try:
+            self._add(piece)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            log.warning("A piece of an answer could not be read and is not kept (%s)", type(error).__name__)
+            self._cut = True
+
+    def _add(self, piece: Any) -> None:
         if isinstance(piece, ModelResponseStream):
             self._delta(piece)
         elif isinstance(piece, ModelResponse):
@@ -84,7 +97,7 @@ class Said:
 
     def answer(self, given: Iterable[Passage]) -> dict[str, Any]:
         """`text`, `tool_calls` for the client, and which passages the model was given and cited: where they
-        are, not what they say. `cut` where the text is longer."""
+        are, not what they say. `cut` where there was more."""
         found: dict[str, Any] = {"text": "".join(self._texts)}
         if self._calls:
             found["tool_calls"] = list(self._calls.values())

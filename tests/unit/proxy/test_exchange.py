@@ -34,6 +34,12 @@ def test_words_are_kept_where_they_are_said_to_be_a_files_bytes(message: dict[st
     assert asked_of({"messages": [message]}) == {"messages": [message]}
 
 
+@pytest.mark.parametrize("field", ["tools", "functions", "extra_body", "response_format", "text", "prompt"])
+def test_what_a_model_is_told_beside_the_messages_is_kept(field: str) -> None:
+    said = {"messages": [], field: {"description": "Answer this: what does Bob earn?"}}
+    assert asked_of(said) == said
+
+
 def test_what_is_nested_too_deep_to_be_a_message_is_left_out() -> None:
     part: Any = "x"
     for _ in range(5000):
@@ -229,3 +235,21 @@ def test_the_headers_of_a_stream_do_not_end_it(log: Log) -> None:
     assert not log.rows
     request.end()
     assert len(log.rows) == 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        ModelResponse(choices=[]),
+        {"type": "message", "content": ["Hello"]},
+        {"object": "response", "output": [{"type": "message", "content": "Hello"}]},
+    ],
+)
+def test_an_answer_of_another_form_is_noted_as_cut_and_reaches_the_client(log: Log, piece: Any) -> None:
+    if isinstance(piece, ModelResponse):
+        piece.choices = []
+    request = answering(log)
+    request.hear(piece)
+    request.end()
+    [row] = log.rows
+    assert row.answer == {"status": 200, "text": "", "cut": True}

@@ -20,10 +20,8 @@ def table(name: str, way: str, samples: Sequence[Sample], gone: float, back: flo
         back: When it was started again, or went on.
         over: When all kinds were well again, and every upload processed.
     """
-    lines = [
-        f"**{name}, {way}** for {back - gone:.0f} s; all uploads processed after {over - back:.0f} s",
-        HEAD,
-    ]
+    told = f"{name.capitalize()}, {way} for {back - gone:.0f} s; all is done {over - back:.0f} s after that"
+    lines = [f"**{told}**\n", HEAD]
     for kind in sorted({sample.kind for sample in samples}):
         of_kind = [sample for sample in samples if sample.kind == kind]
         meanwhile = [sample for sample in of_kind if sample.began < back]

@@ -65,7 +65,8 @@ ADVICE: Mapping[str, Advice] = {
         "Ask for less, or again. Operator: `chat.deadline_s`, `chat.tool_timeout_s`.",
     ),
     "upstream_error": Advice(
-        "A service behind this one broke off or answered what it should not: the file store, Ollama, the "
+        "A service behind this one gives no answer, broke off or answered what it should not: the "
+        "collections' database, the file store, Ollama, the "
         "child of a preview.",
         f"Try again. If it stays: {OPERATOR[0].lower()}{OPERATOR[1:]} Operator: `make doctor`.",
     ),

@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from crawler.errors import CrawlError
 from plugins.collections.audit import Refusals, Refused
 from plugins.core.errors import BundleError, InvalidRequest, TooLarge
-from plugins.core.logs import GONE, about, current, log_request
+from plugins.core.logs import GONE, about, current, log_request, status_of
 from plugins.core.request_id import HEADER as REQUEST_ID_HEADER
 from plugins.core.request_id import request_id
 from plugins.core.resource import resource_metadata
@@ -164,7 +164,7 @@ class Route(APIRoute):
                 return Response(status_code=400)
             except Exception as error:  # the last line of defence: no text of an exception may leave
                 if _has_own_handler(request, error):
-                    self._ended(request, int(getattr(error, "code", None) or 500), began)
+                    self._ended(request, status_of(error), began)
                     raise
                 response = explain(request, error)
                 response.background = noted(request, error)

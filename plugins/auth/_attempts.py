@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -116,6 +117,17 @@ def _wait(failures: int, last: float, limit: _Limit) -> float:
 
 def _keys(account: str, address: str) -> dict[str, _Limit]:
     """The pair's, the address's and the account's, of one length, however long the names are."""
-    name = account.strip().casefold()
+    name, address = account.strip().casefold(), _network(address)
     parts = {f"pair {name}\0{address}": PAIR, f"address {address}": ADDRESS, f"account {name}": ACCOUNT}
     return {hashlib.sha256(part.encode()).hexdigest(): limit for part, limit in parts.items()}
+
+
+def _network(address: str) -> str:
+    """Of IPv6 the first 64 bits: whoever has one address there has all (RFC 4291, section 2.5.1)."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((int(found), 64), strict=False))

@@ -56,7 +56,7 @@ class Process:
         self._tasks: set[asyncio.Task[None]] = set()
         self.resources.start()
         setattr(app.state, REFUSALS, Refusals(self.resources.database))
-        self._mount()
+        self._mount(self.bundle)
         drain_on_sigterm(
             lambda: self.bundle.config.shutdown, self.resources.stopping, self.resources.stop_worker
         )
@@ -76,9 +76,10 @@ class Process:
         """
         before = self.bundle
         # in a thread: to make all routes takes tenths of a second
-        self.bundle = await asyncio.to_thread(Bundle, config, self.resources, before)
-        self._mount()
-        self._keep(asyncio.get_running_loop().create_task(self._retire(before, self.bundle)))
+        after = await asyncio.to_thread(Bundle, config, self.resources, before)
+        self._mount(after)
+        self.bundle = after
+        self._keep(asyncio.get_running_loop().create_task(self._retire(before, after)))
 
     async def _retire(self, before: Bundle, after: Bundle) -> None:
         await asyncio.sleep(self._retire_s)
@@ -88,10 +89,10 @@ class Process:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _mount(self) -> None:
-        name_metadata(self._app, self.bundle.sign_in.public_base_url)
+    def _mount(self, bundle: Bundle) -> None:
         administration = admin.router(self.reloads, authenticated, standing_of)
-        mount(self._app, [*self.bundle.routers, administration])
+        mount(self._app, [*bundle.routers, administration])
+        name_metadata(self._app, bundle.sign_in.public_base_url)
 
 
 def check(config: Config) -> list[str]:

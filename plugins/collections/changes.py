@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import tables
@@ -34,11 +34,14 @@ async def changed(connection: AsyncConnection, keys: Iterable[Key]) -> None:
         .returning(counters.c.value)
     )
     first = int(taken.scalar_one()) - len(wanted) + 1
-    for number, (collection_id, document_id) in enumerate(wanted, first):
-        its = update(documents).where(
-            documents.c.collection_id == collection_id, documents.c.id == document_id
-        )
-        await connection.execute(its.values(change=number))
+    its = update(documents).where(
+        documents.c.collection_id == bindparam("of"), documents.c.id == bindparam("document")
+    )
+    numbered = [
+        {"of": collection_id, "document": document_id, "number": number}
+        for number, (collection_id, document_id) in enumerate(wanted, first)
+    ]
+    await connection.execute(its.values(change=bindparam("number")), numbered)  # all in one: others wait
 
 
 async def last_change(connection: AsyncConnection) -> int:

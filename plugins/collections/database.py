@@ -35,8 +35,8 @@ CONNECT_S = 5.0
 TRANSACTION_S = 20.0
 """Postgres: how long a transaction may take, from waiting for a connection to its end. A server that hangs
 sends nothing that would end a statement."""
-LOST = ("08", "53", "57")
-"""Classes of SQLSTATE that are not our statement's fault: connection, resources, shut down or starting.
+LOST = ("08", "40", "53", "57")
+"""Classes of SQLSTATE that are not a statement's own fault: connection, deadlock, resources, shutting down.
 https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 UNAVAILABLE = "The database of the collections is not available at the moment. Try again in a few seconds."
 

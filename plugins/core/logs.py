@@ -49,6 +49,12 @@ def configure() -> None:
             logger.propagate = False
 
 
+def status_of(error: BaseException) -> int:
+    """What a client is answered for an error that is LiteLLM's to answer."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    return int(str(status)) if str(status).isdecimal() else 500
+
+
 def log_request(
     logger: logging.Logger,
     method: str,

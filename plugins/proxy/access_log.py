@@ -13,7 +13,7 @@ from litellm.proxy._types import UserAPIKeyAuth
 
 from plugins.collections.exchanges import Exchange, ExchangeLog
 from plugins.core.errors import BundleError
-from plugins.core.logs import GONE, log_request
+from plugins.core.logs import GONE, log_request, status_of
 from plugins.proxy.auth import principal_of
 from plugins.proxy.disconnect import current_request
 from plugins.proxy.exchange import Said, asked_of
@@ -165,5 +165,4 @@ def _status(error: BaseException | None) -> int:
         return 200
     if isinstance(error, GeneratorExit | asyncio.CancelledError):
         return GONE
-    status = getattr(error, "status_code", None) or getattr(error, "code", None)
-    return int(str(status)) if str(status).isdecimal() else 500
+    return status_of(error)

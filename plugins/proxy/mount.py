@@ -145,19 +145,22 @@ def mount(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     LiteLLM imports a rarely used feature at the first request whose path begins with `/v1/tool`,
     which takes a second; with its slot after our routes, those do not wait for it.
     """
-    present = list(app.router.routes)
-    mounted = getattr(app.state, MOUNTED, None)
+    present, mounted = list(app.router.routes), getattr(app.state, MOUNTED, None)
+    lifespan = app.router.lifespan_context
+    try:
+        for router in routers:
+            app.include_router(router)
+    except Exception:
+        app.router.routes[:] = present
+        raise
+    finally:
+        app.router.lifespan_context = lifespan  # it would hold every router that was ever included
+    ours = app.router.routes[len(present) :]
     if mounted is None:
         reserve_lazy_slot(app, LAZY_FEATURE)
-        others = [*app.router.routes[len(present) :], *present]
-    else:
-        others = [route for route in present if id(route) not in mounted]
-    app.router.routes[:] = []
-    lifespan = app.router.lifespan_context
-    for router in routers:
-        app.include_router(router)
-    app.router.lifespan_context = lifespan  # it would hold every router that was ever included
-    ours = list(app.router.routes)
+    others = [*app.router.routes[len(present) + len(ours) :], *present]
     setattr(app.state, MOUNTED, {id(route): route for route in ours})
-    app.router.routes[:] = hot_routes_first([*ours, *others])
+    app.router.routes[:] = hot_routes_first(
+        [*ours, *(route for route in others if id(route) not in (mounted or {}))]
+    )
     app.openapi_schema = None

@@ -117,6 +117,14 @@ class MilvusService:
         return [self.process.pid]
 
 
+def new_key() -> str:
+    """A private key as PEM."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
 class NewTokens:
     """Tokens that no proxy has seen, one every so often.
 
@@ -150,10 +158,9 @@ class KeycloakService:
 
     def __init__(self, log: Path, stack: ExitStack) -> None:
         self._log, self._stack = log, stack
-        self._keys: list[str] = []
+        self._keys = [new_key()]
         self.running = stack.enter_context(server(log))
         self._fill()
-        self.new_key()
 
     @property
     def realm(self) -> Realm:
@@ -169,21 +176,26 @@ class KeycloakService:
 
     def new_key(self) -> None:
         """The realm's next tokens are signed with it."""
-        private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        pem = private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode()
-        self._keys.append(pem)
-        self.realm.add_key(100 + len(self._keys), "rsa", privateKey=pem)
+        self._keys.append(new_key())
+        self.realm.add_key(100 + len(self._keys), "rsa", privateKey=self._keys[-1])
 
     def _fill(self) -> None:
+        """At once with its keys: else its tokens would be refused for a moment."""
         made: dict[str, Any] = realm(REALM)
         people = [user | {"id": f"00000000-0000-4000-8000-{n:012}"} for n, user in enumerate(made["users"])]
+        keys = [
+            {
+                "name": f"key-{number}",
+                "providerId": "rsa",
+                "config": {"priority": [str(number)], "algorithm": ["RS256"], "privateKey": [pem]},
+            }
+            for number, pem in enumerate(self._keys, start=101)
+        ]
+        made |= UNLOCKED | {"users": people, "accessTokenLifespan": TOKEN_S}
+        made["components"] |= {"org.keycloak.keys.KeyProvider": keys}
         with suppress(TimeoutError):  # it goes on with it
-            self.running.create_realm({**made, **UNLOCKED, "users": people, "accessTokenLifespan": TOKEN_S})
+            self.running.create_realm(made)
         until(lambda: self.realm.http.get(self.realm.url).is_success)
-        for number, pem in enumerate(self._keys, start=101):
-            self.realm.add_key(number, "rsa", privateKey=pem)
 
     def kill(self) -> None:
         assert self.running.process

@@ -15,6 +15,7 @@ import pytest
 
 from crawler.store import Audience
 from crawler.stores import LiteSupervisor
+from plugins.api import admin
 from plugins.collections import records, search, views
 from plugins.collections.rights import Rights
 from plugins.core.identity import RIGHTS, Decision, Principal, Right
@@ -200,6 +201,10 @@ def names_lose_their_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Principal, "subjects", property(subjects))
 
 
+def everybody_is_admin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "ADMIN", "internal_user")
+
+
 MUTATIONS: dict[str, Patch] = {
     **{f"everybody has {right}": everybody_has(right) for right in RIGHTS},
     "query implies discover": implies("query", "discover"),
@@ -221,6 +226,7 @@ MUTATIONS: dict[str, Patch] = {
     "everybody reads the audit log": everybody_may_audit,
     "everybody manages Ollama's models": everybody_manages_ollama,
     "everybody lists people": everybody_gives_grants,
+    "everybody is LiteLLM's admin": everybody_is_admin,
     "a document's page ignores its audience": admits_in("sees"),
     "a download ignores the audience": admits_in("content"),
     "the list of documents ignores audiences": all_audiences_in(views),

@@ -22,6 +22,7 @@ from crawler.settings import validate
 from crawler.stores.milvus import Milvus, MilvusSettings
 from plugins.api import (
     access,
+    admin,
     audit,
     collections,
     documents,
@@ -44,11 +45,13 @@ from plugins.collections.exchanges import ExchangeReader
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
 from plugins.collections.preview import Answer, Previewer
+from plugins.core.admin_shapes import Configuration, Reload
 from plugins.core.config import Config, LimitsConfig, OllamaConfig, StorageConfig
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.pipeline_shapes import PreviewView
 from plugins.core.ports import HealthReport, IdentitySource, Parts, Tool
+from plugins.core.shapes import Standing
 from plugins.core.toolbox import Toolbox
 from tests.support.collections import MODEL, World
 from tests.support.migrated import migrated
@@ -94,6 +97,23 @@ class Well:
         return HealthReport(store="ok", worker="ok", identity="ok", details={})
 
 
+class Administration:
+    """Nothing is reloaded: who may ask for it is what counts here."""
+
+    async def reload(self, principal: Principal) -> Reload:
+        return Reload(number=1, processes=[], not_reloaded=[])
+
+    def configuration(self) -> Configuration:
+        return Configuration(digest="", folder="", values=[])
+
+
+def standing_of(request: Request) -> Standing:
+    is_master = request.headers.get("authorization") == f"Bearer {MASTER_KEY}"
+    unlimited = dict.fromkeys(Standing.model_fields.keys() - {"user_role", "spend"})
+    role = MASTER.username if is_master else "internal_user"
+    return Standing.model_validate({**unlimited, "user_role": role, "spend": 0.0})
+
+
 async def nobody_is_admin(request: Request) -> bool:
     return False
 
@@ -119,6 +139,7 @@ def mount(app: FastAPI, world: World) -> None:
     known = People(world.database, world.rights, {})
     reader = AuditLog(world.database, world.rights)
     for routes in (
+        admin.router(Administration(), who, standing_of),
         access.router(AccessService(world.database, world.rights, known), who),
         people.router(known, who),
         audit.router(reader, ExchangeReader(world.database, reader), who),

@@ -90,6 +90,14 @@ async def test_one_address_cannot_try_many_accounts(attempts: Attempts) -> None:
     assert tried.count(0) == ADDRESS.free
 
 
+async def test_a_network_of_ipv6_counts_as_one_address(attempts: Attempts) -> None:
+    for number in range(25):
+        await wait(attempts, f"somebody{number}", f"2001:db8::{number:x}")
+    assert await wait(attempts, "bob", "2001:db8::ffff") > 0
+    assert await wait(attempts, "bob", "2001:db8:0:1::1") == 0
+    assert await wait(attempts, "bob", "::ffff:10.0.0.7") == 0
+
+
 async def test_a_right_password_forgets_ones_own_failures_and_not_those_of_the_address(
     attempts: Attempts, clock: Clock
 ) -> None:

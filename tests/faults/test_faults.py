@@ -104,6 +104,8 @@ def test_without_it_requests_end_readably_and_all_is_well_by_itself_when_it_is_b
 
 
 def test_nothing_that_was_acknowledged_is_lost(house: House) -> None:
+    house.load.stop()
+    wait_for(house.caught_up, lambda: "uploads that were acknowledged are not processed")
     with httpx.Client(base_url=house.running.proxies[0].url, timeout=60, trust_env=False) as client:
         client.headers["Authorization"] = f"Bearer {house.keycloak.token()}"
         for name in house.load.acknowledged:

@@ -220,7 +220,8 @@ def configuration(folder: Path, storage: Mapping[str, Any]) -> dict[str, dict[st
                         "use": "api_keys",
                         "name": "local",
                         "keys": [{"key": key(name), "user": name} for name in PEOPLE],
-                    }
+                    },
+                    {"use": "litellm"},
                 ],
                 "allowances": [{"subjects": ["user:local/cem"], "rpm_limit": CEMS_RPM}],
             }

@@ -35,7 +35,7 @@ from tests.live.cluster import (
     processes,
 )
 from tests.support.limits import Chats
-from tests.support.proxy import ROOT, START_S, STOP_S, free_port, proxy, variables
+from tests.support.proxy import MASTER_KEY, ROOT, START_S, STOP_S, free_port, proxy, variables
 from tests.support.quickstart import STORE, WORKER, Quickstart, until
 
 PROXIES, PROCESSES = 2, 2
@@ -72,6 +72,37 @@ def test_many_that_start_at_once_migrate_a_database_once(running: Cluster) -> No
     at_once = [subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment) for _ in range(4)]
     assert [process.wait(STOP_S) for process in at_once] == [0, 0, 0, 0]
     assert len(running.rows("SELECT version_num FROM alembic_version")) == 1
+
+
+def test_a_configuration_is_taken_up_by_every_process_or_by_none(running: Cluster) -> None:
+    file = running.folder / "config" / "audit.yaml"
+    # every request has a connection of its own, so whichever process takes it
+    http = httpx.Client(timeout=60, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+    urls = [proxy.url for proxy in running.proxies for _ in range(4 * PROCESSES)]
+
+    def reload() -> httpx.Response:
+        admin = {"Authorization": f"Bearer {MASTER_KEY}"}
+        return http.post(f"{urls[0]}/api/admin/reload", headers=admin)
+
+    def bobs() -> set[int]:
+        """What reading the audit log is answered."""
+        return {http.get(f"{url}/v1/audit", headers=bearer("bob")).status_code for url in urls}
+
+    assert bobs() == {403}
+    try:
+        file.write_text("audit: {readers: [user:local/bob]}", encoding="utf-8")
+        answer = reload()
+        assert answer.status_code == 200, answer.text
+        states = Counter((process["kind"], process["state"]) for process in answer.json()["processes"])
+        assert states == {("proxy", "applied"): PROXIES * PROCESSES, ("worker", "applied"): 2}
+        assert bobs() == {200}
+        file.write_text("audit: {readres: [user:local/bob]}", encoding="utf-8")
+        assert reload().status_code == 400
+        assert bobs() == {200}
+    finally:
+        file.unlink()
+    assert reload().status_code == 200
+    assert bobs() == {403}
 
 
 def test_a_document_is_processed_by_one_worker_and_found_at_each_proxy(running: Cluster) -> None:

@@ -29,6 +29,8 @@ CONTROLS = ("no-cache", "no-store", "s-maxage", "s-max-age", "use-cache")
 """What a client may say of the cache. How long answers are kept is the operator's to say."""
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 """Where a client may say what LiteLLM writes over a request that failed: its `cache`, too."""
+MOCKS = ("mock_response", "mock_tool_calls")
+"""What LiteLLM answers with instead of asking a model."""
 ELSEWHERE = frozenset({"cache", "litellm_metadata", "metadata", "proxy_server_request", "rag", "stream"})
 """Fields of a request that change no model's answer, or are in the key in another way."""
 
@@ -81,7 +83,8 @@ def is_exact() -> bool:
 
 def fence(data: dict[str, Any], *, ours: bool = False) -> None:
     """Take out of a request what names a key of the cache: nobody reads or writes another's by its name,
-    which a cached answer's headers tell.
+    which a cached answer's headers tell. Where the client says what the model answers, which LiteLLM's key
+    leaves out, it is kept for nobody.
 
     Args:
         data: The request.
@@ -108,6 +111,8 @@ def _fallbacks(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _fence(data: dict[str, Any], ours: bool) -> None:
+    if any(name in data for name in MOCKS):
+        data["cache"] = dict(UNCACHED)
     named = (
         (data, "cache_key"),
         (data.get("cache"), "namespace"),

@@ -141,6 +141,15 @@ def test_a_fallback_of_a_clients_own_names_no_key_of_ours() -> None:
     assert data["router_settings_override"] == {"context_window_fallbacks": [{"a": [clean]}]}
 
 
+@pytest.mark.parametrize("name", ["mock_response", "mock_tool_calls"])
+def test_what_a_client_has_the_model_say_is_kept_for_nobody(name: str) -> None:
+    """LiteLLM's key leaves it out: all who ask the same would be told it."""
+    said = {"model": "chat", name: ["forged"], "cache": {"ttl": 600}}
+    data: dict[str, Any] = {**said, "fallbacks": [said]}
+    fence(data)
+    assert data["cache"] == data["fallbacks"][0]["cache"] == UNCACHED
+
+
 def rounds(result: str) -> float:
     return REGISTRY.get_sample_value("collections_cached_rounds_total", {"result": result}) or 0.0
 

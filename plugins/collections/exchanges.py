@@ -1,8 +1,8 @@
 """Requests and answers, where they are kept for audits: written off the request's path, and never lost
 silently.
 
-What waits to be written is in memory. While `MAX_WAITING` of them wait, no further request is taken: nothing
-is answered that cannot be kept.
+What waits to be written is in memory. While `MAX_WAITING` of them wait, or `MAX_WAITING_CHARS` of their
+texts, no further request is taken: nothing is answered that cannot be kept.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from plugins.core.shapes import ExchangeEntry, ExchangeList
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 500
+MAX_WAITING_CHARS = 64 * 2**20
 BATCH = 50
 DELETED_AT_ONCE = 1000
 """In one transaction, which others wait for."""
@@ -64,6 +65,7 @@ class ExchangeLog:
         self._settings = settings
         self._patterns = [re.compile(pattern) for pattern in settings.redact]
         self._waiting: deque[Exchange] = deque()
+        self._chars = 0
         self._writer: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
@@ -81,7 +83,8 @@ class ExchangeLog:
         Raises:
             Upstream: Too many wait for the database.
         """
-        if self._settings.enabled and len(self._waiting) >= MAX_WAITING:
+        full = len(self._waiting) >= MAX_WAITING or self._chars >= MAX_WAITING_CHARS
+        if self._settings.enabled and full:
             raise Upstream(
                 "Requests and answers are kept here, and at the moment they cannot be written down. "
                 "Try again in a few seconds.",
@@ -91,6 +94,7 @@ class ExchangeLog:
     def note(self, exchange: Exchange) -> None:
         """Have it written, soon."""
         self._waiting.append(exchange)
+        self._chars += _chars([exchange.request, exchange.answer])
         if self._writer is None:
             atexit.register(self._say_what_is_lost)
         if self._writer is None or self._writer.done():
@@ -129,7 +133,7 @@ class ExchangeLog:
                 await self._one_by_one(batch)
             else:
                 for _ in batch:
-                    self._waiting.popleft()
+                    self._written()
 
     def _say_what_is_lost(self) -> None:
         if self._waiting:
@@ -150,7 +154,11 @@ class ExchangeLog:
                 raise
             except Exception:
                 log.exception("An exchange is lost", extra={"request_id": exchange.request_id})
-            self._waiting.popleft()
+            self._written()
+
+    def _written(self) -> None:
+        exchange = self._waiting.popleft()
+        self._chars -= _chars([exchange.request, exchange.answer])
 
     def _rows(self, batch: Sequence[Exchange]) -> list[dict[str, Any]]:
         """With what is not to be kept replaced, and cut; it may take a while."""
@@ -185,6 +193,15 @@ class ExchangeLog:
         for pattern in self._patterns:
             value = pattern.sub(REDACTED, value)
         return value
+
+
+def _chars(value: Any) -> int:
+    """Of all texts in it."""
+    if isinstance(value, dict):
+        return sum(map(_chars, value.values()))
+    if isinstance(value, list):
+        return sum(map(_chars, value))
+    return len(value) if isinstance(value, str) else 0
 
 
 def cut(value: dict[str, Any], max_bytes: int) -> dict[str, Any]:

@@ -88,15 +88,17 @@ async def test_what_patterns_match_is_not_kept_as_a_number_or_a_name_either(data
     assert row.answer == {"status": 200, "text": ""}
 
 
+@pytest.mark.parametrize("limit", [{"MAX_WAITING": 3}, {"MAX_WAITING_CHARS": 3 * 1000}], ids=list)
 async def test_while_the_database_is_away_they_wait_and_then_no_more_are_taken(
-    database: Away, monkeypatch: pytest.MonkeyPatch
+    database: Away, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
 ) -> None:
-    monkeypatch.setattr(exchanges, "MAX_WAITING", 3)
+    for name, value in limit.items():
+        monkeypatch.setattr(exchanges, name, value)
     monkeypatch.setattr(exchanges, "RETRY_S", 0.01)
     log, database.away = kept(database), True
     for number in range(3):
         log.check()
-        log.note(an_exchange(str(number)))
+        log.note(an_exchange(str(number) * 1000))
     with pytest.raises(Upstream, match="cannot be written down"):
         log.check()
     database.away = False

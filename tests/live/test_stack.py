@@ -169,6 +169,7 @@ def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPat
             REDIS_HOST="127.0.0.1",
             REDIS_PORT=str(cache["port"]),
             CHAT_MODEL=f"ollama_chat/{ollama.model}",
+            FORWARDED_ALLOW_IPS="127.0.0.1",
             OLLAMA_BASE_URL=ollama.url,
         )
         with started(SERVICES["migrate"]["command"], folder / "migrate.log", environ) as migration:

@@ -17,7 +17,7 @@ DEPLOY = Path(__file__).parent
 TEMPLATES = DEPLOY / "env"
 REALM = DEPLOY / "keycloak" / "realm.json"
 ENVIRONMENTS = ("dev", "prod")
-KEYS = ("litellm_master_key", "demo_alice_key", "demo_bob_key", "demo_carol_key", "metrics_key")
+KEYS = ("litellm_master_key", "demo_alice_key", "demo_bob_key", "demo_carol_key")
 """LiteLLM wants its keys to begin with `sk-`."""
 PASSWORDS = (
     "postgres_password",

@@ -129,7 +129,10 @@ class DocumentService:
         rows = [one.row for one in placed]
         for one in placed:
             await self._discard(one.row, one.replaced)
-        kept = {row.revision for row in rows}
+        sent, kept = ({one.revision for one in them} for them in (checked, rows))
+        for row in (row for row in rows if row.revision in sent):  # what was there already does not count
+            UPLOADS.labels(row.kind).inc()
+            UPLOADED_BYTES.inc(row.size)
         await self._forget(record.id, [new for new in checked if new.revision not in kept])
         return [self._view(principal, record, row) for row in rows]
 
@@ -171,8 +174,6 @@ class DocumentService:
             told = {"revision": row.revision, "sha256": row.sha256, "acl": row.acl}
             of = {"collection_id": row.collection_id, "document_id": row.id}
             await audit.record(connection, principal, action, **of, detail=told)
-            UPLOADS.labels(row.kind).inc()
-            UPLOADED_BYTES.inc(row.size)
 
     async def _keep(self, collection_id: str, new: CheckedUpload) -> None:
         path = new.upload.path

@@ -52,8 +52,8 @@ class Stack:
     redis: Mapping[str, Any]
     folder: Path
     environment: Mapping[str, str]
-    metrics_port: int
-    """Of the worker."""
+    metrics_ports: Mapping[str, int]
+    """Of the proxy and of the worker."""
 
     def http(self, who: str) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.realm.tokens(who)['access_token']}"}
@@ -97,7 +97,11 @@ def realm_settings(public_url: str) -> dict[str, Any]:
 
 
 def environment(folder: Path, secrets: Path, metrics_port: int, **addresses: str) -> dict[str, str]:
-    """What the container of the proxy has, with other addresses."""
+    """What the containers of proxy, worker and migration have, with other addresses.
+
+    Args:
+        metrics_port: Of the worker.
+    """
     shutil.copytree(DEPLOY / "compose" / "config", folder / "config")
     shutil.copytree(ROOT / "config" / "prompts", folder / "config" / "prompts", dirs_exist_ok=True)
     shutil.copy(DEPLOY / "compose" / "litellm_config.yaml", folder)
@@ -105,7 +109,7 @@ def environment(folder: Path, secrets: Path, metrics_port: int, **addresses: str
     content = yaml.safe_load(worker.read_text(encoding="utf-8"))
     content["worker"] |= {"metrics_port": metrics_port, "metrics_host": "127.0.0.1"}
     worker.write_text(yaml.safe_dump(content), encoding="utf-8")
-    given = {name: str(value) for name, value in SERVICES["proxy"]["environment"].items()}
+    given = {name: str(value) for name, value in SERVICES["worker"]["environment"].items()}
     given = {name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()} | addresses
     assert not [value for value in given.values() if "${" in value], "each address is replaced"
     return given | {
@@ -139,7 +143,8 @@ def started(command: Sequence[str], log_file: Path, environ: Mapping[str, str]) 
 
 @pytest.fixture(scope="module")
 def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder, port, metrics_port = tmp_path_factory.mktemp("stack"), free_port(), free_port()
+    folder, port = tmp_path_factory.mktemp("stack"), free_port()
+    metrics_ports = {"proxy": free_port(), "worker": free_port()}
     url = f"http://127.0.0.1:{port}"
     stack.setup(folder)
     secrets = folder / ".secrets" / "dev"
@@ -161,7 +166,7 @@ def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPat
         environ = environment(
             folder,
             secrets,
-            metrics_port,
+            metrics_ports["worker"],
             PUBLIC_BASE_URL=url,
             KEYCLOAK_ISSUER=realm.url,
             MILVUS_URI=milvus.uri,
@@ -176,10 +181,13 @@ def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPat
             assert migration.wait(COMMAND_S) == 0, (folder / "migrate.log").read_text(encoding="utf-8")
         opened.enter_context(started(SERVICES["worker"]["command"], folder / "worker.log", environ))
         command = [*SERVICES["proxy"]["command"][:-4], "--host", "127.0.0.1", "--port", str(port)]
-        process = opened.enter_context(started(command, folder / "proxy.log", environ))
+        figures = {"PROMETHEUS_METRICS_PORT": str(metrics_ports["proxy"])}
+        figures["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "metrics")
+        assert figures.keys() == SERVICES["proxy"]["environment"].keys() - environ.keys()
+        process = opened.enter_context(started(command, folder / "proxy.log", environ | figures))
         proxy = Proxy(url, folder / "proxy.log", process)
         wait_until_ready(proxy)
-        made = Stack(proxy, realm, ollama, cache, folder, environ, metrics_port)
+        made = Stack(proxy, realm, ollama, cache, folder, environ, metrics_ports)
         upload(made)
         yield made
 
@@ -240,18 +248,17 @@ def test_limits_are_counted_in_redis(running: Stack) -> None:
     assert "keycloak/carol" in keys.stdout
 
 
-def test_prometheus_reads_the_figures_with_its_own_key_of_the_proxy_and_of_the_worker(
-    running: Stack,
-) -> None:
-    key = (running.folder / ".secrets" / "dev" / "metrics_key").read_text(encoding="utf-8")
+def test_prometheus_reads_the_figures_at_ports_of_their_own_without_a_key(running: Stack) -> None:
     with httpx.Client(base_url=running.proxy.url, timeout=60, trust_env=False) as client:
-        figures = client.get("/metrics/", headers={"Authorization": f"Bearer {key}"})
+        figures = client.get(f"http://127.0.0.1:{running.metrics_ports['proxy']}/metrics/")
         assert figures.status_code == 200, figures.text
-        assert "collections_searches_total" in figures.text
+        assert 'collections_sign_ins_total{result="ok",source="keycloak"}' in figures.text
+        assert 'collections_queue_documents{stage="' in figures.text
+        assert "litellm_proxy_total_requests" in figures.text
         assert client.get("/metrics/").status_code == 401
         with running.http("bob") as bob:
             assert bob.get("/metrics/").status_code in (401, 403)
-        worker = client.get(f"http://127.0.0.1:{running.metrics_port}/metrics")
+        worker = client.get(f"http://127.0.0.1:{running.metrics_ports['worker']}/metrics")
     assert 'collections_documents_total{result="completed"} 2.0' in worker.text
 
 

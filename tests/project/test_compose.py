@@ -266,23 +266,21 @@ def test_the_dashboard_is_where_grafana_is_told_to_look_for_it() -> None:
     assert source["url"].removeprefix("http://").partition(":")[0] in SERVICES
 
 
-def test_prometheus_finds_its_rules_and_its_key() -> None:
+def test_prometheus_finds_its_rules_and_holds_no_key() -> None:
     mounts = mounted("prometheus")
     [option] = [word for word in SERVICES["prometheus"]["command"] if word.startswith("--config.file=")]
     file = Path(option.partition("=")[2])
     settings = yaml.safe_load(mounts[str(file)].read_text(encoding="utf-8"))
     assert {str(file.parent / name) for name in settings["rule_files"]} <= set(mounts)
-    keys = [
-        job["authorization"]["credentials_file"]
-        for job in settings["scrape_configs"]
-        if "authorization" in job
-    ]
-    assert keys == [f"/run/secrets/{name}" for name in SERVICES["prometheus"]["secrets"]]
+    assert "secrets" not in SERVICES["prometheus"]
+    assert not [job for job in settings["scrape_configs"] if "authorization" in job]
 
 
-def test_the_figures_of_the_worker_are_looked_for_where_it_shows_them() -> None:
+def test_figures_are_looked_for_where_proxy_and_worker_show_them() -> None:
     worker = yaml.safe_load((DEPLOY / "compose/config/worker.yaml").read_text(encoding="utf-8"))["worker"]
     assert f":{worker['metrics_port']}/metrics" in SERVICES["worker"]["healthcheck"]["test"][-1]
     prometheus = yaml.safe_load((DEPLOY / "monitoring/prometheus.yaml").read_text(encoding="utf-8"))
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in prometheus["scrape_configs"]}
-    assert targets == {"proxy": ["proxy:4000"], "worker": [f"worker:{worker['metrics_port']}"]}
+    proxy = SERVICES["proxy"]["environment"]["PROMETHEUS_METRICS_PORT"]
+    assert targets == {"proxy": [f"proxy:{proxy}"], "worker": [f"worker:{worker['metrics_port']}"]}
+    assert not [port for service in SERVICES.values() for port in service.get("ports", []) if proxy in port]

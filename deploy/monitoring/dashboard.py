@@ -47,6 +47,9 @@ STAGES, INGEST, ANSWERS = (
 )
 CACHED, EMBEDDED = "collections_cached_rounds_total", "collections_query_embeddings_total"
 HIT = 'result="hit"'
+MEMORY = "collections_proxy_memory_bytes > 0 or process_resident_memory_bytes"
+FILES = "collections_proxy_open_fds > 0 or process_open_fds"
+"""Of proxies, whose processes may be several; and of workers."""
 ROWS: dict[str, list[Panel]] = {
     "Is it well": [
         Panel("Parts that answer", "short", {"{{part}}": "min by (part) (collections_up)"}, kind="stat"),
@@ -157,8 +160,8 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Uploaded", "Bps", {"bytes": rate("collections_uploaded_bytes_total")}),
     ],
     "Processes": [
-        Panel("Memory", "bytes", {"{{job}} {{instance}}": "process_resident_memory_bytes"}),
-        Panel("File descriptors", "short", {"{{job}} {{instance}}": "process_open_fds"}),
+        Panel("Memory", "bytes", {"{{job}} {{instance}}": MEMORY}),
+        Panel("File descriptors", "short", {"{{job}} {{instance}}": FILES}),
         Panel(
             "Restarts and configurations",
             "short",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from fastapi import FastAPI
+from prometheus_client import ProcessCollector
 
 from crawler.supervisor import Supervisor
 from plugins.collections.backlog import STAGES, STATES, Backlog
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 PAUSE_S = 15.0
 """As often as Prometheus scrapes by default in `deploy/monitoring/prometheus.yaml`."""
 PATH = "/metrics"
+_process = ProcessCollector(registry=None)
 _shown: set[str] = set()
 """The parts that there were."""
 
@@ -36,12 +38,27 @@ async def measure(app: FastAPI, health: Callable[[], Health], stopping: asyncio.
     """
     while not stopping.is_set():
         if any(getattr(route, "path", None) == PATH for route in app.routes):
+            show_process()
             try:
                 await health().check()
             except Exception:  # without this loop the gauges would stay as they were, and nobody would know
                 log.exception("The gauges could not be measured; they are tried again")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), PAUSE_S)
+
+
+def show_process() -> None:
+    """Set the gauges of this process; not where there is no /proc.
+
+    `prometheus_client` leaves out its own where several processes share a folder.
+    """
+    found = {metric.name: metric.samples[0].value for metric in _process.collect()}
+    for name, gauge in (
+        ("process_resident_memory_bytes", metrics.MEMORY_BYTES),
+        ("process_open_fds", metrics.OPEN_FILES),
+    ):
+        if name in found:
+            gauge.set(found[name])
 
 
 def show(

@@ -76,6 +76,16 @@ CHILD_RESTARTS = Gauge(
     ["child"],
     multiprocess_mode="livesum",
 )
+MEMORY_BYTES = Gauge(
+    "collections_proxy_memory_bytes",
+    "Memory that the processes of this proxy hold, without its children",
+    multiprocess_mode="livesum",
+)
+OPEN_FILES = Gauge(
+    "collections_proxy_open_fds",
+    "File descriptors that the processes of this proxy have open, without its children",
+    multiprocess_mode="livesum",
+)
 RELOADS = Counter("collections_reloads", "Configurations that this process took up, or refused", ["result"])
 CONFIGURATION_MISTAKES = Gauge(
     "collections_configuration_mistakes",

@@ -82,8 +82,9 @@ def to_wire(error: Exception, resource_metadata: str | None = None) -> WireError
         challenge = f'Bearer error="{error.reason}", error_description="{description}"'
         where = f', resource_metadata="{resource_metadata}"' if resource_metadata else ""
         headers["WWW-Authenticate"] = challenge + where
-    if wire.status in (429, 503):
-        headers["Retry-After"] = str(getattr(error, "retry_after_s", None) or RETRY_AFTER_S)
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if wire.status in (429, 503) or retry_after_s:
+        headers["Retry-After"] = str(retry_after_s or RETRY_AFTER_S)
     return WireError(wire.status, {"error": body}, headers)
 
 

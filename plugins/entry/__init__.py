@@ -24,10 +24,12 @@ from plugins.bundle.process import started
 from plugins.core import logs
 from plugins.models import register
 from plugins.proxy.auth import hash_refused_keys
+from plugins.proxy.finalizers import set_no_variables
 
 # Without it LiteLLM checks neither the allowed models nor the budget of what custom_auth returns.
 litellm.enable_post_custom_auth_checks = True
 hash_refused_keys()
+set_no_variables()
 logs.configure()
 register()
 

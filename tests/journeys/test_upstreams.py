@@ -170,7 +170,7 @@ def test_without_one_that_could_take_over_an_error_comes_instead_of_an_answer(
 
 
 def test_another_takes_over_from_a_stream_that_breaks_off_before_a_word(house: House) -> None:
-    house.upstream.failures["first", 0] = ["cut"]
+    house.upstream.failures["first", 0] = ["empty"]
     assert asked(house, "first", stream=True) == "".join(ANSWER)
     assert house.models()[:2] == [("first", 0), ("second", 0)]
 

@@ -42,6 +42,8 @@ SERVICES: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(en
 DOCUMENTS = {"finance": "annual-report-2025.pdf", "handbook": "employee-handbook.md"}
 QUESTION = "What is the notice period? Search the documents."
 COMMAND_S = 180
+QUIET = {"Answers whose budget was spent", "Not done", "Tried again", "Hits of caches"}
+"""Panels that have something to show only when there is something wrong, or a cache."""
 
 
 @dataclass
@@ -137,6 +139,33 @@ def started(command: Sequence[str], log_file: Path, environ: Mapping[str, str]) 
         )
     try:
         yield process
+    finally:
+        end(process)
+
+
+@contextmanager
+def prometheus(folder: Path, ports: Mapping[str, int]) -> Iterator[httpx.Client]:
+    """By the stack's own configuration, which looks once a second here; a client of it."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed (Debian's package `prometheus`)")
+    folder.mkdir()
+    settings = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yaml").read_text(encoding="utf-8"))
+    settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    for job in settings["scrape_configs"]:
+        [target] = job["static_configs"][0]["targets"]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[target.partition(':')[0]]}"]}]
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    shutil.copy(DEPLOY / "monitoring" / "alerts.yaml", folder)
+    address = f"127.0.0.1:{free_port()}"
+    options = (f"--web.listen-address={address}", "--config.file=prometheus.yaml", "--storage.tsdb.path=data")
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["prometheus", *options], cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        with httpx.Client(base_url=f"http://{address}", timeout=30, trust_env=False) as client:
+            until(lambda: is_listening(int(address.rpartition(":")[2])), "Prometheus listens")
+            yield client
     finally:
         end(process)
 
@@ -260,6 +289,47 @@ def test_prometheus_reads_the_figures_at_ports_of_their_own_without_a_key(runnin
             assert bob.get("/metrics/").status_code in (401, 403)
         worker = client.get(f"http://127.0.0.1:{running.metrics_ports['worker']}/metrics")
     assert 'collections_documents_total{result="completed"} 2.0' in worker.text
+
+
+def test_each_panel_of_the_dashboard_has_data_and_each_alert_can_be_evaluated(
+    running: Stack, tmp_path: Path
+) -> None:
+    dashboard = json.loads((DEPLOY / "monitoring/grafana/dashboard.json").read_text(encoding="utf-8"))
+    queries = {
+        (panel["title"], target["expr"].replace("$__rate_interval", "1m"))
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+    }
+    with prometheus(tmp_path / "prometheus", running.metrics_ports) as client:
+
+        def empty() -> set[str]:
+            use(running)
+            found = set()
+            for title, expression in queries:
+                answer = client.get("/api/v1/query", params={"query": expression}).json()
+                assert answer["status"] == "success", (title, answer)
+                if not answer["data"]["result"]:
+                    found.add(title)
+            return found
+
+        until(lambda: empty() <= QUIET, f"all panels but {QUIET} have data", 120)
+        assert empty() <= QUIET
+        [group] = client.get("/api/v1/rules").json()["data"]["groups"]
+        assert {(rule["name"], rule["health"]) for rule in group["rules"] if rule["health"] != "ok"} == set()
+        assert {rule["name"] for rule in group["rules"] if rule["state"] == "firing"} == set()
+
+
+def use(running: Stack) -> None:
+    """What moves the figures: questions, a search, a refusal, an upload, and a token that is none."""
+    body = {"model": "extractive", "messages": [{"role": "user", "content": QUESTION}]}
+    with running.http("bob") as bob, running.http("admin") as admin:
+        assert bob.post("/v1/chat/completions", json=body).status_code == 200
+        assert bob.post("/v1/collections/handbook/search", json={"query": "notice"}).status_code == 200
+        assert bob.post("/v1/collections/finance/search", json={"query": "revenue"}).status_code == 403
+        note = {"documents": [{"text": "The lift is repaired."}]}
+        assert admin.post("/v1/collections/finance/add?wait=true", json=note).status_code == 200
+        headers = {"Authorization": "Bearer nobody"}
+        assert httpx.get(f"{running.proxy.url}/v1/collections", headers=headers).status_code == 401
 
 
 def test_the_doctor_finds_nothing_wrong(running: Stack) -> None:

@@ -49,3 +49,4 @@ def test_an_unforeseen_error_shows_nothing_of_itself() -> None:
 def test_what_may_be_tried_again_says_when() -> None:
     for error, row in TABLE.items():
         assert ("Retry-After" in to_wire(error()).headers) == (row.status in (429, 503))
+    assert to_wire(plugins.core.errors.Upstream(retry_after_s=5)).headers["Retry-After"] == "5"

@@ -135,6 +135,28 @@ def test_each_deployment_is_probed_scaled_and_kept_from_disruption(rendered: lis
         assert "replicas" not in deployment["spec"], "the autoscaler says how many"
 
 
+@pytest.mark.parametrize("name", ["demo-proxy", "demo-worker"])
+def test_only_served_ports_are_open_and_the_clouds_metadata_is_out_of_reach(
+    rendered: list[dict[str, Any]], name: str
+) -> None:
+    policy = one(rendered, "NetworkPolicy", name)["spec"]
+    [container] = one(rendered, "Deployment", name)["spec"]["template"]["spec"]["containers"]
+    opened = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    assert opened == {port["name"] for port in container["ports"]}
+    peers = [peer for rule in policy["egress"] for peer in rule.get("to", ())]
+    [everywhere] = [peer["ipBlock"] for peer in peers if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"]
+    assert everywhere["except"] == ["169.254.0.0/16"]
+
+
+def test_prometheus_finds_the_figures_of_proxies_at_the_port_that_is_open(
+    rendered: list[dict[str, Any]],
+) -> None:
+    assert "prometheus" in VALUES["litellm"]["litellm_settings"]["callbacks"]
+    [proxy] = one(rendered, "Deployment", "demo-proxy")["spec"]["template"]["spec"]["containers"]
+    [port] = [str(port["containerPort"]) for port in proxy["ports"] if port["name"] == "metrics"]
+    assert proxy["args"][-2:] == ["--prometheus_metrics_port", port]
+
+
 def test_workers_are_scaled_by_the_queue(rendered: list[dict[str, Any]]) -> None:
     [metric] = one(rendered, "HorizontalPodAutoscaler", "demo-worker")["spec"]["metrics"]
     assert metric["external"]["metric"]["name"] == "collections_queue_documents"

@@ -68,7 +68,8 @@ ADVICE: Mapping[str, Advice] = {
         "A service behind this one gives no answer, broke off or answered what it should not: the "
         "collections' database, the file store, Ollama, the "
         "child of a preview.",
-        f"Try again. If it stays: {OPERATOR[0].lower()}{OPERATOR[1:]} Operator: `make doctor`.",
+        "Try again, after `Retry-After` seconds where it says so. If it stays: "
+        f"{OPERATOR[0].lower()}{OPERATOR[1:]} Operator: `make doctor`.",
     ),
     "model_unavailable": Advice(
         "The model did not answer, or the collection's embedding model is not configured any more.",

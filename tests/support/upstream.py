@@ -24,8 +24,10 @@ SECRET = "10.1.2.3"
 """In its errors: what no client may see."""
 START_S = 10.0
 
-Failure = Literal["error", "busy", "cut"]
-"""Status 500, status 429, or the connection ends in the middle of a stream."""
+Failure = Literal["error", "busy", "empty", "cut"]
+"""Status 500, status 429, or the connection ends before a stream's first word or call, or after it."""
+CUT = {"empty": 1, "cut": 2}
+"""How many chunks come before."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Upstream:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for number, chunk in enumerate(chunks(body, asked.round)):
-            if failure == "cut" and number == 2:
+            if number == CUT.get(failure or ""):
                 assert request.transport
                 request.transport.abort()
                 return response

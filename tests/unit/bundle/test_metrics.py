@@ -48,6 +48,14 @@ async def test_the_parts_are_asked_while_metrics_are_shown() -> None:
     assert health.looks == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+async def test_memory_and_files_of_this_process_are_shown() -> None:
+    health = Health()
+    await asyncio.wait_for(measure(with_metrics(), lambda: health, health.stopping), LIMIT_S)
+    assert (value("collections_proxy_memory_bytes") or 0) > 2**20
+    assert (value("collections_proxy_open_fds") or 0) > 2
+
+
 async def test_nobody_is_asked_where_no_metrics_are_shown() -> None:
     health = Health()
     asyncio.get_running_loop().call_soon(health.stopping.set)

@@ -115,9 +115,10 @@ class Load:
                 raise MeasurementFailed(f"{response.status}: {await response.text()}")
 
 
-async def capacity(load: Load, seconds: float) -> float:
-    """Requests a second that are answered when some are always asked at once."""
-    seen, end = Seen(), time.monotonic() + seconds
+async def capacity(load: Load, seconds: float, ingested: Callable[[], Awaitable[None]]) -> float:
+    """Requests a second that are answered, and their uploads ingested, when some are always asked at once."""
+    began = time.monotonic()
+    seen, end = Seen(), began + seconds
 
     async def client() -> None:
         while time.monotonic() < end:
@@ -126,7 +127,8 @@ async def capacity(load: Load, seconds: float) -> float:
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
     if seen.errors:
         raise MeasurementFailed(f"{len(seen.errors)} errors, the first: {seen.errors[0]}")
-    return seen.answered / seconds
+    await ingested()
+    return seen.answered / (time.monotonic() - began)
 
 
 async def steady(load: Load, folder: Path, rate: float, seconds: float) -> Seen:
@@ -220,12 +222,16 @@ async def measure(folder: Path, seconds: float, seed: int) -> list[Row]:
             load = Load(busy, seed)
             for number in range(NOTES):
                 await load.put(number)
-            await busy.until_done("notes")
-            await capacity(load, WARM_UP_S)
-            most = await capacity(load, CAPACITY_S)
+
+            async def ingested() -> None:
+                await busy.until_done("notes")
+
+            await ingested()
+            await capacity(load, WARM_UP_S, ingested)
+            most = await capacity(load, CAPACITY_S, ingested)
             rows = [Row(f"the capacity, {AT_ONCE} requests at once", "", f"{most:.1f} requests/s", "")]
             for share in SHARES:
-                await busy.until_done("notes")
+                await ingested()
                 seen = await steady(load, folder, share * most, seconds)
                 for error in seen.errors[:5]:
                     print(error, file=sys.stderr)

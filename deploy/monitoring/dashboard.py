@@ -64,7 +64,7 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Answers": [
         Panel(
-            "Requests to models",
+            "Requests to LiteLLM",
             "reqps",
             {
                 "all": rate("litellm_proxy_total_requests_metric_total"),
@@ -73,7 +73,7 @@ ROWS: dict[str, list[Panel]] = {
             "Of LiteLLM, all of its routes.",
         ),
         Panel(
-            "Time to an answer",
+            "Time of a call of a model",
             "s",
             {
                 "p50": quantile(0.5, "litellm_request_total_latency_metric"),

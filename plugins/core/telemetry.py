@@ -110,9 +110,14 @@ def end_request(its: Span | None, status: int) -> None:
 
 def traceparent() -> str | None:
     """The current span as it is told to who goes on with its work; None where there is no trace."""
+    return headers().get(HEADER)
+
+
+def headers() -> dict[str, str]:
+    """Of a request that is part of the current span (W3C Trace Context); none where there is no trace."""
     carrier: dict[str, str] = {}
     _w3c.inject(carrier)
-    return carrier.get(HEADER)
+    return carrier
 
 
 @contextmanager

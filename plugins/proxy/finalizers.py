@@ -13,8 +13,8 @@ def set_no_variables() -> None:
     Before Python 3.12 garbage is collected within any allocation, also in the middle of setting a context
     variable. A finalizer that sets one in the same context frees what is being read, and the process dies of
     SIGSEGV (https://github.com/python/cpython/issues/148891). LiteLLM's sets two for
-    `request_correlation_in_logs`, also where that is off. Without it, ids of an abandoned stream may be in later
-    log lines of its own request.
+    `request_correlation_in_logs`, also where that is off. Without it, ids of an abandoned stream may be in
+    later log lines of its own request.
     """
     if sys.version_info < (3, 12) and hasattr(CustomStreamWrapper, "__del__"):
         del CustomStreamWrapper.__del__

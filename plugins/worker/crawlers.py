@@ -15,6 +15,7 @@ from crawler.errors import ConfigError
 from crawler.settings import validate
 from crawler.store import Store
 from plugins.collections.records import CollectionRecord
+from plugins.core import telemetry
 from plugins.core.config import Config
 
 LOCAL = "local/"
@@ -62,7 +63,7 @@ class Models:
             if worker.proxy_url is None or worker.api_key is None:
                 return None
             url = f"{worker.proxy_url.rstrip('/')}/v1"
-            self._completions = Completions(url, worker.api_key.get_secret_value())
+            self._completions = Completions(url, worker.api_key.get_secret_value(), headers=telemetry.headers)
         return self._completions.for_user(user)
 
     def embedder(self, model: str, dimension: int, user: str) -> Embedder:
@@ -90,7 +91,7 @@ class Models:
                 model=model,
                 dimension=dimension,
             )
-            self._remote[key] = OpenAIEmbedder(settings)
+            self._remote[key] = OpenAIEmbedder(settings, headers=telemetry.headers)
         return self._remote[key].for_user(user)
 
 

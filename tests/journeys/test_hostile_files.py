@@ -9,9 +9,10 @@ import httpx
 from tests.support.hostile_files import SECRET, hostile_files
 from tests.support.quickstart import Quickstart, until
 
-COSTLY = {"line.txt", "nested.zip", "pages.pdf"}
-"""Over this proxy's limit of one file, or ten thousand documents: tests/contract/test_hostile_files.py has
-them."""
+BOMBS = {f"bomb.{kind}" for kind in ("pdf", "xlsx", "odt", "msg", "ipynb")}
+COSTLY = {"line.txt", "nested.zip", "pages.pdf", *BOMBS}
+"""Over this proxy's limit of one file, ten thousand documents, or as costly as another of their kind that is
+here: tests/contract/test_hostile_files.py has them."""
 WAIT_S = 300.0
 
 

@@ -73,6 +73,18 @@ def test_a_job_goes_on_in_the_trace_of_its_upload(observed: Observed) -> None:
     assert within == {"extract", "chunk", "embed", "store"}
 
 
+def test_a_model_that_the_worker_asks_is_in_the_trace_of_the_upload(observed: Observed) -> None:
+    alice = observed.running.http("alice")
+    made = alice.post("/v1/collections/new", json={"name": "traced", "embedding_model": "embedder"})
+    assert made.status_code == 201, made.text
+    note = {"documents": [{"text": "The lift is repaired."}]}
+    answer = alice.post("/v1/collections/traced/add?wait=true", json=note)
+    assert answer.json()["data"][0]["status"] == "completed", answer.text
+    spans = observed.trace(answer, "collections.job", "litellm_request")
+    [asked] = [span for span in spans if span.name == "litellm_request"]
+    assert "collections.job" in observed.collector.above(asked)
+
+
 def test_a_caller_s_own_trace_is_gone_on_with(observed: Observed) -> None:
     trace_id, caller = f"{7:032x}", f"{9:016x}"
     answer = observed.running.http("alice").get(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,17 @@ def test_prometheus_finds_the_figures_of_proxies_at_the_port_that_is_open(
     [proxy] = one(rendered, "Deployment", "demo-proxy")["spec"]["template"]["spec"]["containers"]
     [port] = [str(port["containerPort"]) for port in proxy["ports"] if port["name"] == "metrics"]
     assert proxy["args"][-2:] == ["--prometheus_metrics_port", port]
+
+
+def test_the_values_that_the_page_shows_are_right(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```yaml\n(image: .*?)^```", page, re.MULTILINE | re.DOTALL)
+    values = tmp_path / "my-values.yaml"
+    values.write_text(shown.replace("sha256:...", f"sha256:{'0' * 64}"), encoding="utf-8")
+    rendered = render("--values", str(values))
+    config = yaml.safe_load(one(rendered, "ConfigMap", "demo")["data"]["storage.yaml"])
+    assert config["storage"]["store"]["use"] == "milvus", "maps are merged with the chart's"
+    assert config["storage"]["originals"]["bucket"] == "rag"
 
 
 def test_workers_are_scaled_by_the_queue(rendered: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from tests.support.otlp import Collector, Seen, collector
+from tests.support.proxy import free_port
 from tests.support.quickstart import Quickstart, change, copy, quickstart, until
 
 LEAVE = "How many days of paid annual leave are there?"
@@ -21,6 +22,12 @@ PLAIN = {
     "model_info": {"mode": "chat"},
 }
 """A model that no tool of ours takes part in."""
+EMBEDDER = {
+    "model_name": "embedder",
+    "litellm_params": {"model": "local/minilm", "additional_drop_params": ["encoding_format", "user"]},
+    "model_info": {"mode": "embedding", "output_vector_size": 384, "max_input_tokens": 256},
+}
+"""One that the worker asks through the proxy."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,14 @@ class Observed:
 @contextmanager
 def observed(folder: Path) -> Iterator[Observed]:
     copy(folder)
+    port = free_port()
+    worker = {"proxy_url": f"http://127.0.0.1:{port}", "api_key": "os.environ/LITELLM_MASTER_KEY"}
+    change(folder / "config" / "limits.yaml", lambda config: config["worker"].update(worker))
     change(folder / "litellm_config.yaml", _with_traces)
     change(folder / "config" / "audit.yaml", _with_exchanges)
     with (
         collector() as found,
-        quickstart(folder, {**found.environment, "JSON_LOGS": "true"}) as running,
+        quickstart(folder, {**found.environment, "JSON_LOGS": "true"}, port) as running,
     ):
         yield Observed(running, found)
 
@@ -94,7 +104,7 @@ def observed(folder: Path) -> Iterator[Observed]:
 def _with_traces(config: dict[str, Any]) -> None:
     callbacks = config["litellm_settings"]["callbacks"]
     config["litellm_settings"]["callbacks"] = ["otel", *callbacks]
-    config["model_list"].append(PLAIN)
+    config["model_list"].extend([PLAIN, EMBEDDER])
 
 
 def _with_exchanges(config: dict[str, Any]) -> None:

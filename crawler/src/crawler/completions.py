@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError, omit
@@ -24,11 +24,26 @@ class Completions:
     """One client per event loop; ``for_user`` shares it. It is a :class:`crawler.contracts.Complete`."""
 
     def __init__(
-        self, base_url: str, api_key: str, *, user: str | None = None, client: AsyncOpenAI | None = None
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        user: str | None = None,
+        client: AsyncOpenAI | None = None,
+        headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """``base_url`` is with the version: ``http://localhost:4000/v1``."""
+        """Makes its client, unless there is one.
+
+        Args:
+            base_url: With the version: ``http://localhost:4000/v1``.
+            api_key: Of the server.
+            user: On whose behalf it is.
+            client: Used as it is.
+            headers: Asked for each request's further ones, such as a trace's.
+        """
         self._base_url, self._api_key = base_url, api_key
         self._user = user
+        self._headers = headers
         self._client = client or AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
@@ -39,7 +54,9 @@ class Completions:
 
     def for_user(self, user: str | None) -> Completions:
         """The same, with ``user`` named as the one on whose behalf it is."""
-        return Completions(self._base_url, self._api_key, user=user, client=self._client)
+        return Completions(
+            self._base_url, self._api_key, user=user, client=self._client, headers=self._headers
+        )
 
     async def close(self) -> None:
         await self._client.close()
@@ -56,7 +73,12 @@ class Completions:
             ModelFailed: It cannot be reached, refuses, or answers no text; ``transient`` tells whether to
                 try again is of use.
         """
-        asked: dict[str, Any] = {"model": model, "messages": list(messages), "user": self._user or omit}
+        asked: dict[str, Any] = {
+            "model": model,
+            "messages": list(messages),
+            "user": self._user or omit,
+            "extra_headers": self._headers(),
+        }
         if response_format is not None:
             asked["response_format"] = response_format
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError, omit
 from pydantic import Field, SecretStr
@@ -29,10 +29,17 @@ class OpenAIEmbedder:
     """One client per event loop; ``for_user`` shares it."""
 
     def __init__(
-        self, settings: OpenAISettings, *, user: str | None = None, client: AsyncOpenAI | None = None
+        self,
+        settings: OpenAISettings,
+        *,
+        user: str | None = None,
+        client: AsyncOpenAI | None = None,
+        headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """``headers`` is asked for each request's further ones, such as a trace's."""
         self.settings = settings
         self.user = user
+        self._headers = headers
         self._client = client or AsyncOpenAI(
             base_url=settings.base_url,
             api_key=settings.api_key.get_secret_value(),
@@ -42,7 +49,7 @@ class OpenAIEmbedder:
 
     def for_user(self, user: str | None) -> OpenAIEmbedder:
         """The same, with ``user`` named as the one on whose behalf it is."""
-        return OpenAIEmbedder(self.settings, user=user, client=self._client)
+        return OpenAIEmbedder(self.settings, user=user, client=self._client, headers=self._headers)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each text, in their order.
@@ -63,7 +70,11 @@ class OpenAIEmbedder:
         model = self.settings.model
         try:
             answer = await self._client.embeddings.create(
-                model=model, input=texts, encoding_format="float", user=self.user or omit
+                model=model,
+                input=texts,
+                encoding_format="float",
+                user=self.user or omit,
+                extra_headers=self._headers(),
             )
         except APIStatusError as error:
             transient = error.status_code in {408, 409, 425, 429} or error.status_code >= 500

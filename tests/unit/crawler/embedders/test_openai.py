@@ -53,6 +53,26 @@ async def test_texts_are_sent_in_batches_and_vectors_come_back_in_order() -> Non
     }
 
 
+async def test_each_request_has_the_headers_of_its_moment() -> None:
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["traceparent"])
+        return answer([[1.0]])
+
+    client = AsyncOpenAI(
+        base_url="http://proxy/v1",
+        api_key="sk-internal",
+        http_client=httpx.AsyncClient(transport=httpx.MockTransport(handle)),
+    )
+    moments = iter("ab")
+    settings = OpenAISettings(base_url="http://proxy/v1", api_key=SecretStr("x"), model="m")
+    made = OpenAIEmbedder(settings, client=client, headers=lambda: {"traceparent": next(moments)})
+    await made.for_user("alice").embed(["1"])
+    await made.for_user("bob").embed(["2"])
+    assert seen == ["a", "b"]
+
+
 async def test_without_a_user_none_is_named() -> None:
     def handle(body: dict[str, Any]) -> httpx.Response:
         assert "user" not in body

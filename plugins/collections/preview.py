@@ -1,9 +1,4 @@
-"""What a document would become in a collection, without storing anything: in a child process of its own.
-
-The child gets its task as one line of JSON on standard input, which stays open: when it closes, nobody waits
-for the answer any more, and the child ends. It answers with one JSON object, ``{"preview": ...}`` or
-``{"error": {"code", "message"}}``.
-"""
+"""What a document would become in a collection, without storing anything: in a child process of its own."""
 
 from __future__ import annotations
 
@@ -13,11 +8,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from crawler.contracts import Frozen
 from crawler.errors import CrawlError, DocumentTooLarge
 from plugins.collections.database import Database
 from plugins.collections.documents import check_writable
@@ -27,6 +20,7 @@ from plugins.collections.uploads import Upload, split_metadata
 from plugins.core.errors import BundleError, DeadlineExceeded, LimitReached, ModelUnavailable, Upstream
 from plugins.core.identity import Principal
 from plugins.core.pipeline_shapes import PreviewView
+from plugins.core.preview_task import END_S, NOT_CONFIGURED, Answer, Refusal, Task
 
 AT_ONCE = 2
 WAITING = 8
@@ -37,39 +31,6 @@ TIMEOUT_S = 120.0
 """From the upload to the answer."""
 RETRY_S = 15
 MAX_ANSWER_BYTES = 64 * 2**20
-END_S = 3.0
-"""How long a child may take to end by itself."""
-NOT_CONFIGURED = "not_configured"
-INTERNAL = "internal_error"
-
-
-class Task(Frozen):
-    """What the child is told."""
-
-    pipeline: str
-    embedding_model: str
-    dimension: int
-    user: str
-    """Who asks: models are asked on behalf of them."""
-    filename: str
-    media_type: str | None
-    path: Path | None
-    """The file, which is only read."""
-    url: str | None
-    markdown: str | None
-    metadata: dict[str, Any] | None
-    max_bytes: int
-    """Of what is fetched."""
-
-
-class Refusal(Frozen):
-    code: str
-    message: str
-
-
-class Answer(Frozen):
-    preview: PreviewView | None = None
-    error: Refusal | None = None
 
 
 class Previewer:

@@ -16,12 +16,12 @@ from crawler.crawler import Preparer
 from crawler.errors import ConfigError, CrawlError
 from crawler.fetch import fetch
 from crawler.properties import PLACES
-from plugins.collections.preview import END_S, INTERNAL, NOT_CONFIGURED, Answer, Refusal, Task
 from plugins.core import logs
 from plugins.core.config import Config, folder, load
 from plugins.core.errors import BundleError
 from plugins.core.pipeline_shapes import PreviewChunk, PreviewView
-from plugins.worker.crawlers import Models, NotConfigured
+from plugins.core.preview_task import END_S, INTERNAL, NOT_CONFIGURED, Answer, Refusal, Task
+from plugins.worker.models import Models, NotConfigured
 from plugins.worker.priority import yield_to_chats
 
 log = logging.getLogger("plugins.worker.preview")

@@ -20,7 +20,8 @@ from plugins.core.errors import BundleError
 from plugins.core.logs import about
 from plugins.core.wire import to_wire
 from plugins.worker import prepared, uploaded
-from plugins.worker.crawlers import Crawlers, NotConfigured
+from plugins.worker.crawlers import Crawlers
+from plugins.worker.models import NotConfigured
 
 log = logging.getLogger(__name__)
 

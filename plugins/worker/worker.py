@@ -19,8 +19,8 @@ from plugins.core.errors import BundleError, LimitReached, TooLarge, Upstream
 from plugins.core.logs import about
 from plugins.core.metrics import DOCUMENTS, DOCUMENTS_DELAYED
 from plugins.core.wire import to_wire
-from plugins.worker.crawlers import NotConfigured
 from plugins.worker.ingest import Ingest
+from plugins.worker.models import NotConfigured
 from plugins.worker.tidy import SWEEP_S, Tidy
 
 log = logging.getLogger(__name__)

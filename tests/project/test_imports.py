@@ -140,5 +140,10 @@ def test_the_proxys_side_loads_no_converter() -> None:
     assert loaded_by("plugins.bundle.process, plugins.models.minilm", *converters) == ""
 
 
+def test_the_child_of_a_preview_loads_no_database_and_no_models_sdk() -> None:
+    """Somebody waits for it; the two took most of its start."""
+    assert loaded_by("plugins.worker.preview", "sqlalchemy", "alembic", "openai", "litellm") == ""
+
+
 def test_the_check_of_the_configuration_loads_no_litellm() -> None:
     assert loaded_by("plugins.bundle.check, plugins.models", "litellm") == ""

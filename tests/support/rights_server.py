@@ -44,13 +44,14 @@ from plugins.collections.audit import AuditLog
 from plugins.collections.exchanges import ExchangeReader
 from plugins.collections.people import People
 from plugins.collections.pipelines import pipeline_list, read_pipelines
-from plugins.collections.preview import Answer, Previewer
+from plugins.collections.preview import Previewer
 from plugins.core.admin_shapes import Configuration, Reload
 from plugins.core.config import Config, LimitsConfig, OllamaConfig, StorageConfig
 from plugins.core.errors import Unauthenticated
 from plugins.core.identity import Credential, Principal
 from plugins.core.pipeline_shapes import PreviewView
 from plugins.core.ports import HealthReport, IdentitySource, Parts, Tool
+from plugins.core.preview_task import Answer
 from plugins.core.shapes import Standing
 from plugins.core.toolbox import Toolbox
 from tests.support.collections import MODEL, World

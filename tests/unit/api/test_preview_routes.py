@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from plugins.collections import preview
+from plugins.core.preview_task import Task
 from tests.support.api_server import Server
 
 PATH = "/v1/collections/handbook/preview"
@@ -198,7 +199,7 @@ async def test_a_child_whose_standard_input_closes_gives_up_whatever_it_waits_fo
         *server.preview_command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert running.stdin is not None
-    task = preview.Task(
+    task = Task(
         pipeline="default",
         embedding_model="local/minilm",
         dimension=384,

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from crawler.errors import FetchRefused
-from plugins.collections.preview import Task
 from plugins.core.config import Config
 from plugins.core.pipeline_shapes import PreviewView
-from plugins.worker.crawlers import Models, NotConfigured
+from plugins.core.preview_task import Task
+from plugins.worker.models import Models, NotConfigured
 from plugins.worker.preview import OnDemand, preview
 from tests.support.collections import a_config
 from tests.support.proxy import ROOT

@@ -18,7 +18,8 @@ from plugins.collections.jobs import LeaseLost, beat, workers_alive
 from plugins.collections.records import CollectionRecord, now
 from plugins.core.document_shapes import DocumentPatch
 from plugins.core.errors import Conflict, UnknownCollection
-from plugins.worker.crawlers import Crawlers, NotConfigured
+from plugins.worker.crawlers import Crawlers
+from plugins.worker.models import NotConfigured
 from tests.support.collections import World, an_upload
 
 

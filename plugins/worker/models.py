@@ -1,0 +1,127 @@
+"""The models that stages of a document ask, and the pipelines of the YAML.
+
+A preview's child loads this, and waits for it: the OpenAI SDK is loaded when a model of the proxy is asked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from crawler import registry
+from crawler.contracts import Complete, Embedder
+from crawler.crawler import CrawlerConfig
+from crawler.errors import ConfigError
+from crawler.settings import validate
+from plugins.core import telemetry
+from plugins.core.config import Config
+
+if TYPE_CHECKING:
+    from crawler.completions import Completions
+    from crawler.embedders.openai import OpenAIEmbedder
+
+LOCAL = "local/"
+"""Models of this prefix are computed here; any other by the proxy."""
+
+
+class NotConfigured(Exception):
+    """A collection cannot be written to until the operator does what the text says; public."""
+
+
+class Models:
+    """The models that stages ask, and the pipelines; keeps what is costly to make: loaded models, clients."""
+
+    def __init__(self, config: Config, before: Models | None = None) -> None:
+        self._config = config
+        self._pipelines: dict[str, CrawlerConfig] = {}
+        self._local: dict[str, Embedder] = before._local if before else {}
+        self._remote: dict[tuple[str, int], OpenAIEmbedder] = {}
+        self._completions: Completions | None = None
+        # Else jobs in progress go on with the clients of before; without them they close by themselves.
+        if before and _way(config) == _way(before._config):
+            self._remote, self._completions = before._remote, before._completions
+
+    async def close(self) -> None:
+        for embedder in self._remote.values():
+            await embedder.close()
+        if self._completions is not None:
+            await self._completions.close()
+
+    def pipeline(self, name: str) -> CrawlerConfig:
+        """Raises NotConfigured when the operator took it out of the settings."""
+        if name not in self._pipelines:
+            if name not in self._config.pipelines:
+                raise NotConfigured(
+                    f"The pipeline `{name}` of this collection is not configured any more. Ask the operator."
+                )
+            settings = self._config.pipelines[name]
+            self._pipelines[name] = validate(CrawlerConfig, settings, f"pipelines.{name}")
+        return self._pipelines[name]
+
+    def complete(self, user: str) -> Complete | None:
+        """Asks chat models on behalf of `user`; None where the worker is not told how to reach the proxy."""
+        if self._completions is None:
+            worker = self._config.worker
+            if worker.proxy_url is None or worker.api_key is None:
+                return None
+            from crawler.completions import Completions
+
+            url = f"{worker.proxy_url.rstrip('/')}/v1"
+            self._completions = Completions(url, worker.api_key.get_secret_value(), headers=telemetry.headers)
+        return self._completions.for_user(user)
+
+    def embedder(self, model: str, dimension: int, user: str) -> Embedder:
+        """May load a model: blocks.
+
+        Raises:
+            NotConfigured: There is no such model here, or no way to the proxy.
+        """
+        if model.startswith(LOCAL):
+            name = model.removeprefix(LOCAL)
+            if name not in self._local:
+                self._local[name] = local_embedder(name)
+            return self._local[name]
+        worker = self._config.worker
+        if worker.proxy_url is None or worker.api_key is None:
+            raise NotConfigured(
+                f"The embedding model `{model}` is reached through the proxy, and `worker.proxy_url` and "
+                "`worker.api_key` are not configured. Ask the operator."
+            )
+        key = (model, dimension)
+        if key not in self._remote:
+            from crawler.embedders.openai import OpenAIEmbedder, OpenAISettings
+
+            settings = OpenAISettings(
+                base_url=f"{worker.proxy_url.rstrip('/')}/v1",
+                api_key=worker.api_key,
+                model=model,
+                dimension=dimension,
+            )
+            self._remote[key] = OpenAIEmbedder(settings, headers=telemetry.headers)
+        return self._remote[key].for_user(user)
+
+
+def _way(config: Config) -> tuple[object, ...]:
+    """To the proxy."""
+    return config.worker.proxy_url, config.worker.api_key
+
+
+def local_embedder(name: str) -> Embedder:
+    """The class with `embed` in ``crawler/embedders/<name>.py``, with its own defaults.
+
+    Raises:
+        NotConfigured: There is no such embedder.
+    """
+    package = "crawler.embedders"
+    if name not in registry.available(package):
+        raise NotConfigured(
+            f"The embedding model `{LOCAL}{name}` is not part of this version. Ask the operator."
+        )
+    module = importlib.import_module(f"{package}.{name}")
+    for value in vars(module).values():
+        if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "embed"):
+            plugin: Any = value
+            embedder: Embedder = plugin()
+            return embedder
+    raise ConfigError([f"{package}.{name}: has no class with `embed`"])

@@ -71,7 +71,7 @@ doctor: install ## Try every part for real and say what to do; changes nothing (
 	@$(BIN)/python -m plugins doctor $(DOCTOR)
 
 test: install ## Run the tests (TESTS=tests/unit: those of a folder or file)
-	$(BIN)/python -m pytest $(TESTS) -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(BIN)/python -m pytest $(TESTS) -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-live: install ## Run the tests against real servers (started here, or KEYCLOAK_URL, MILVUS_URI, ... of the environment)
 	$(BIN)/python -m pytest tests/live -rs

@@ -33,8 +33,10 @@ MODEL = "second/minilm"
 class Installation:
     """One data directory, and the proxy that runs on it at the moment."""
 
-    def __init__(self, running: Quickstart, stack: ExitStack) -> None:
+    def __init__(self, running: Quickstart, stack: ExitStack, keys: str) -> None:
         self.running = running
+        self.keys = keys
+        """The `.env` as it was before the first start."""
         self._stack = stack
 
     def alice(self) -> httpx.Client:
@@ -59,9 +61,12 @@ class Installation:
         )
 
 
-def write_env(path: Path) -> None:
+def write_env(path: Path) -> str:
+    """Keys of one's own; what the file holds."""
     names = ("LITELLM_MASTER_KEY", "DEMO_ALICE_KEY", "DEMO_BOB_KEY", "DEMO_CAROL_KEY")
-    path.write_text("".join(f"{name}=sk-{name.lower()}-0123456789abcdef\n" for name in names))
+    content = "".join(f"{name}=sk-mine-{name.lower()}-0123456789abcdef\n" for name in names)
+    path.write_text(content + "CHAT_MODEL=ollama_chat/mine\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def second_model(content: dict[str, Any]) -> None:
@@ -79,8 +84,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     worker = {"proxy_url": f"http://127.0.0.1:{port}", "api_key": key, "lease_s": 4}
     change(folder / "config" / "limits.yaml", lambda content: content["worker"].update(worker))
     change(folder / "litellm_config.yaml", second_model)
+    keys = write_env(folder / ".env")
     with ExitStack() as stack:
-        yield Installation(stack.enter_context(quickstart(folder, port=port)), stack)
+        yield Installation(stack.enter_context(quickstart(folder, port=port)), stack, keys)
 
 
 def kill(installation: Installation, command: str) -> int:
@@ -317,7 +323,7 @@ def test_a_wrong_configuration_does_not_start_and_all_its_mistakes_are_told(
     ended = subprocess.run(
         [*command, "--port", str(free_port())],
         cwd=folder,
-        env=variables(folder) | {"CHAT_MODEL": "ollama_chat/none"},
+        env=variables(folder),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -328,3 +334,14 @@ def test_a_wrong_configuration_does_not_start_and_all_its_mistakes_are_told(
     told = (ended.stdout + ended.stderr).splitlines()
     for file, setting in (("storage.yaml", "storage.dir"), ("limits.yaml", "limits.max_files")):
         assert any(file in line and setting in line for line in told), told
+
+
+def test_keys_that_were_there_are_kept_and_ctrl_c_ends_every_process(installation: Installation) -> None:
+    running = installation.running
+    assert (running.folder / ".env").read_text(encoding="utf-8") == installation.keys
+    assert running.http("bob").get("/v1/collections").status_code == 200
+    assert len(running.processes()) >= 3, "the proxy, the store and the worker"
+    os.killpg(running.process.pid, signal.SIGINT)
+    running.process.wait(40)
+    until(lambda: not running.processes(), "all have ended", 5)
+    assert "Traceback" not in running.log

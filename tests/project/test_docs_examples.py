@@ -30,7 +30,7 @@ ELSEWHERE = {
 }
 """Pages whose Python is run by tests of their own."""
 CURL_ELSEWHERE = {
-    "docs/backup.md": "tests/journeys/test_restore.py",
+    "docs/backup.md": "tests/live/test_restore_embedded.py",
     "docs/jobs.md": "tests/journeys/test_jobs.py",
 }
 ONLY_PARSED = {"docs/milvus.md": "it makes users in a Milvus server", "docs/architecture.md": "declarations"}

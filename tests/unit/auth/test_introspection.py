@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -104,7 +105,7 @@ async def test_many_people_who_come_at_once_are_all_let_in(
 
 async def test_tokens_with_a_common_beginning_are_asked_about_apart(source: Oidc, realm: Issuer) -> None:
     now = int(time.time())
-    times = {"iat": now, "exp": now + 60, "jti": "1" * 5000}
+    times: dict[str, Any] = {"iat": now, "exp": now + 60, "jti": "1" * 5000}
     first, second = (realm.token(**times, zzz=end) for end in ("1", "2"))
     assert first[:5000] == second[:5000]
     assert await sign_in(source, first)

@@ -1,6 +1,7 @@
 """The models that stages of a document ask, and the pipelines of the YAML.
 
-A preview's child loads this, and waits for it: the OpenAI SDK is loaded when a model of the proxy is asked.
+Whoever waits for a preview waits for this to load: the OpenAI SDK is loaded only where the worker is told how
+to reach the proxy.
 """
 
 from __future__ import annotations

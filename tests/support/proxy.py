@@ -7,15 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import yaml
+
+from tests.support.preloaded import Preloaded, is_read_by_imports
 
 ROOT = Path(__file__).parents[2]
 STARTUP = ROOT / "tests" / "support" / "startup"
@@ -25,11 +29,24 @@ START_S = 120.0
 STOP_S = 20.0
 
 
+class Process(Protocol):
+    """What is needed of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class Proxy:
     url: str
     log_file: Path
-    process: subprocess.Popen[bytes]
+    process: Process
 
     @property
     def log(self) -> str:
@@ -57,23 +74,42 @@ def proxy(
     path, log_file = write(folder, litellm_config, config), folder / "proxy.log"
     port = port or free_port()
     binary = Path(sys.executable).parent / "litellm"
-    command = [str(binary), "--config", str(folder / "litellm_config.yaml"), "--host", "127.0.0.1"]
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            cwd=folder,
-            env=variables(folder, path) | dict(environment or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    options = ["--config", str(folder / "litellm_config.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    process = start([str(binary), *options], folder, path, environment or {}, log_file)
     running = Proxy(f"http://127.0.0.1:{port}", log_file, process)
     try:
         wait_until_ready(running, start_s)
         yield running
     finally:
         end(process)
+
+
+def start(
+    command: Sequence[str], folder: Path, config: Path, environment: Mapping[str, str], log_file: Path
+) -> Process:
+    """LiteLLM's script, or, among many tests, a fork of a process that has its imports."""
+    everything = variables(folder, config) | dict(environment)
+    log_file.write_bytes(b"")
+    if "PYTEST_XDIST_WORKER" in os.environ and not any(map(is_read_by_imports, environment)):
+        return preloaded().start(command, folder, everything, log_file)
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=everything,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@cache
+def preloaded() -> Preloaded:
+    """One for this process."""
+    everything = variables(Path("/"), Path("/"))
+    names = ("PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "LITELLM_LOCAL_MODEL_COST_MAP")
+    return Preloaded({name: everything[name] for name in names} | {"TMPDIR": tempfile.gettempdir()})
 
 
 def write(
@@ -122,7 +158,7 @@ def wait_until_ready(running: Proxy, start_s: float = START_S) -> None:
     raise AssertionError(f"the proxy was not ready in {start_s:.0f} s:\n{running.log[-4000:]}")
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     """End the process and its group, politely first."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:

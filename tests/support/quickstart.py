@@ -19,7 +19,7 @@ import openai
 import yaml
 from dotenv import dotenv_values
 
-from tests.support.proxy import ROOT, STARTUP, free_port
+from tests.support.proxy import ROOT, STARTUP, Process, free_port
 
 START_S = 120.0
 STOP_S = 40.0
@@ -33,7 +33,7 @@ class Quickstart:
     folder: Path
     port: int
     log_file: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     clients: dict[str, httpx.Client] = field(default_factory=dict)
 
     @property

@@ -85,10 +85,11 @@ class Apis:
 
     def cancelled(self) -> bool:
         """Whether a call of the scripted model was cancelled since this was last so."""
-        mark = self.folder / "seen.log.cancelled"
-        was = mark.exists()
-        mark.unlink(missing_ok=True)
-        return was
+        try:
+            (self.folder / "seen.log.cancelled").unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def spend(self) -> list[dict[str, Any]]:
         log = self.folder / "spend.log"

@@ -34,11 +34,13 @@ RUN apt-get update \
  && useradd --uid 10001 --no-create-home --home-dir /data collections \
  && install -d -o 10001 -g 10001 -m 0700 /data
 WORKDIR /app
+# KEEPALIVE_TIMEOUT: seconds; longer than reverse proxies keep a connection that nothing is asked on.
 ENV PATH=/opt/venv/bin:$PATH \
     COLLECTIONS_CONFIG=/app/config \
     DATA_DIR=/data \
     TMPDIR=/data \
-    LITELLM_LOCAL_MODEL_COST_MAP=True
+    LITELLM_LOCAL_MODEL_COST_MAP=True \
+    KEEPALIVE_TIMEOUT=75
 VOLUME /data
 EXPOSE 4000
 HEALTHCHECK --interval=10s --timeout=6s --start-period=60s \

@@ -37,7 +37,9 @@ NOTES = 200
 SHARES = (0.5, 0.9)
 AT_ONCE = 8
 CAPACITY_S, CAPACITY_TIMES = 60.0, 5
-WARM_UP_S, SAMPLE_S = 15.0, 2.0
+WARM_UP_S, WARM_UP_AT_ONCE = 15.0, 64
+"""More at once than are measured: all pools of connections are full before anything is counted."""
+SAMPLE_S = 2.0
 REST_S = 45.0
 """Longer than the ends of a connection keep it open when nothing is asked."""
 MOST_AT_ONCE = 400
@@ -119,7 +121,9 @@ class Load:
                 raise MeasurementFailed(f"{response.status}: {await response.text()}")
 
 
-async def capacity(load: Load, seconds: float, ingested: Callable[[], Awaitable[None]]) -> float:
+async def capacity(
+    load: Load, seconds: float, ingested: Callable[[], Awaitable[None]], at_once: int = AT_ONCE
+) -> float:
     """Requests a second that are answered, and their uploads ingested, when some are always asked at once."""
     began = time.monotonic()
     seen, end = Seen(), began + seconds
@@ -128,7 +132,7 @@ async def capacity(load: Load, seconds: float, ingested: Callable[[], Awaitable[
         while time.monotonic() < end:
             await load.one(seen, time.monotonic())
 
-    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(client() for _ in range(at_once)))
     if seen.errors:
         raise MeasurementFailed(f"{len(seen.errors)} errors, the first: {seen.errors[0]}")
     await ingested()
@@ -234,7 +238,7 @@ async def measure(folder: Path, seconds: float, seed: int) -> list[Row]:
                 await busy.until_done("notes")
 
             await ingested()
-            await capacity(load, WARM_UP_S, ingested)
+            await capacity(load, WARM_UP_S, ingested, WARM_UP_AT_ONCE)
             rates = [await capacity(load, CAPACITY_S, ingested) for _ in range(CAPACITY_TIMES)]
             most = min(rates)
             what = f"the capacity, {AT_ONCE} requests at once"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import weakref
 
 from fastapi import FastAPI
 
@@ -14,7 +15,7 @@ from plugins.bundle.bundle import Bundle
 from plugins.bundle.check import check_against, check_config
 from plugins.bundle.effective import effective
 from plugins.bundle.metrics import measure
-from plugins.bundle.reload import Reloads
+from plugins.bundle.reload import Reloads, digest_of, files
 from plugins.bundle.resources import Resources
 from plugins.collections.audit import Refusals
 from plugins.collections.processes import Processes
@@ -33,11 +34,17 @@ class Process:
 
     Made synchronously, inside LiteLLM's running loop: it checks, migrates and starts children here.
 
+    Args:
+        app: LiteLLM's.
+        config: As it was read.
+        digest: Of its files, from before they were read.
+        retire_s: When the parts of a former configuration are closed.
+
     Raises:
         ConfigError: With every mistake of the configuration.
     """
 
-    def __init__(self, app: FastAPI, config: Config, *, retire_s: float = RETIRE_S) -> None:
+    def __init__(self, app: FastAPI, config: Config, digest: str, *, retire_s: float = RETIRE_S) -> None:
         if mistakes := check_config(config):
             raise ConfigError(mistakes)
         self._app = app
@@ -48,17 +55,23 @@ class Process:
         self.reloads = Reloads(
             Processes(self.resources.database, "proxy"),
             config,
+            digest,
             self.take_up,
             check,
             effective,
             litellm_file(),
         )
+        self._exchanges = weakref.WeakSet([self.bundle.exchanges])
+        """Those of former configurations, too, as long as something of theirs is under way."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.resources.start()
         setattr(app.state, REFUSALS, Refusals(self.resources.database))
         self._mount(self.bundle)
         drain_on_sigterm(
-            lambda: self.bundle.config.shutdown, self.resources.stopping, self.resources.stop_worker
+            lambda: self.bundle.config.shutdown,
+            self.resources.stopping,
+            self.resources.stop_worker,
+            self._finish,
         )
         self.reloads.follow_signal()
         self._keep(asyncio.get_running_loop().create_task(self.reloads.run(self.resources.stopping)))
@@ -79,11 +92,16 @@ class Process:
         after = await asyncio.to_thread(Bundle, config, self.resources, before)
         self._mount(after)
         self.bundle = after
+        self._exchanges.add(after.exchanges)
         self._keep(asyncio.get_running_loop().create_task(self._retire(before, after)))
 
     async def _retire(self, before: Bundle, after: Bundle) -> None:
         await asyncio.sleep(self._retire_s)
         await before.close(after)
+
+    async def _finish(self) -> None:
+        """Nothing is asked any more."""
+        await asyncio.gather(*(exchanges.close() for exchanges in self._exchanges))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -104,4 +122,5 @@ def check(config: Config) -> list[str]:
 @functools.cache
 def started(app: FastAPI) -> Process:
     """The one of this process, with the configuration of its folder."""
-    return Process(app, load(folder()))
+    digest = digest_of(files(folder()))
+    return Process(app, load(folder()), digest)

@@ -80,7 +80,8 @@ def keep_lasting(config: Config, running: Config) -> tuple[Config, tuple[str, ..
 
 def files(folder: Path) -> list[Path]:
     """All that a configuration is read from."""
-    return sorted([*folder.glob("*.yaml"), *folder.glob("prompts/*.md")])
+    prompts = (path for path in folder.glob("prompts/**/*") if path.is_file())
+    return sorted([*folder.glob("*.yaml"), *prompts])
 
 
 def digest_of(paths: Sequence[Path]) -> str:
@@ -98,6 +99,7 @@ class Reloads:
     Args:
         processes: The row of this process, and those of the others.
         config: The one in force, without mistakes.
+        digest: Of its files, from before they were read: what is changed later is a change.
         take_up: Puts another in force; raises ConfigError where it cannot, and changes nothing.
         check: Every mistake that this process would find in a configuration. Blocks.
         describe: What is to be shown of a configuration. Blocks.
@@ -108,6 +110,7 @@ class Reloads:
         self,
         processes: Processes,
         config: Config,
+        digest: str,
         take_up: Callable[[Config], Awaitable[None]],
         check: Check,
         describe: Callable[[Config], list[Value]] = lambda config: [],
@@ -119,7 +122,7 @@ class Reloads:
         self._describe = describe
         self._beside = beside
         self._beside_digest = digest_of([beside] if beside else [])
-        self.loaded = Loaded(config, digest_of(files(config.folder)), describe(config))
+        self.loaded = Loaded(config, digest, describe(config))
         self._mistakes: Sequence[str] = ()
         self._number: int | None = None
         """Of the last reload that was heard of."""
@@ -176,12 +179,14 @@ class Reloads:
         return number, found.not_reloaded
 
     async def reload(self, principal: Principal) -> Reload:
-        """As `ask`, then what every process made of it within `ANSWER_S`."""
+        """As `ask`, then what every process made of it within `ANSWER_S`, as far as the database says so."""
         number, not_reloaded = await self.ask(principal)
         deadline = time.monotonic() + ANSWER_S
+        found: Sequence[ProcessRecord] = ()
         while True:
-            found = await self._processes.alive()
-            if all(process.reload >= number for process in found) or time.monotonic() > deadline:
+            with contextlib.suppress(BundleError):  # it goes on, whoever can say how far
+                found = await self._processes.alive()
+            if (found and all(process.reload >= number for process in found)) or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.1)
         views = [_view(process, number) for process in found]
@@ -198,8 +203,13 @@ class Reloads:
     async def _look(self) -> None:
         if self._signalled or await self._has_changed():
             self._signalled = False
-            with contextlib.suppress(ConfigError):  # it is logged
+            try:
                 await self.ask()
+            except ConfigError:
+                pass  # it is logged
+            except BundleError:  # the others could not be told
+                self._signalled = True
+                raise
         number = await self._processes.asked()
         if self._number is None:
             await self._begin(number)

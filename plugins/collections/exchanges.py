@@ -8,7 +8,6 @@ texts, no further request is taken: nothing is answered that cannot be kept.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import itertools
 import logging
@@ -95,10 +94,13 @@ class ExchangeLog:
         """Have it written, soon."""
         self._waiting.append(exchange)
         self._chars += _chars([exchange.request, exchange.answer])
-        if self._writer is None:
-            atexit.register(self._say_what_is_lost)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
+
+    async def close(self) -> None:
+        """The process ends: write what waits. What cannot be written in `END_S` is lost, and said to be."""
+        if lost := await self.flush(END_S):
+            log.error("%d exchanges could not be written and are lost", lost)
 
     async def flush(self, timeout_s: float) -> int:
         """Write what waits, now; how many could not be."""
@@ -117,7 +119,7 @@ class ExchangeLog:
                     log.warning("%d exchanges wait to be written: no database", len(self._waiting))
                     await asyncio.sleep(RETRY_S)
         except asyncio.CancelledError:  # the process ends
-            await self.flush(END_S)
+            await self.close()
             raise
 
     async def _write_some(self) -> None:
@@ -134,10 +136,6 @@ class ExchangeLog:
             else:
                 for _ in batch:
                     self._written()
-
-    def _say_what_is_lost(self) -> None:
-        if self._waiting:
-            log.error("%d exchanges could not be written and are lost", len(self._waiting))
 
     async def _insert(self, rows: Sequence[dict[str, Any]]) -> None:
         async with self._database.write() as connection:

@@ -52,7 +52,6 @@ class Answering:
         self._request_id = str(data.get("litellm_call_id", ""))
         self._user_id = _user_id(auth)
         self._model = str(data.get("model", ""))
-        self._streams = bool(data.get("stream"))
         self._ended = False
         self._kept = kept if kept is not None and kept.keeps(self._route) else None
         if self._kept is not None:
@@ -84,8 +83,9 @@ class Answering:
             self.said.add(piece)
 
     def answered(self, response: Any) -> None:
-        """A plain answer is complete, as the client gets it. Of a stream nothing is known yet."""
-        if self._streams:
+        """A plain answer is complete, as the client gets it. Of a stream nothing is known yet; whether it is
+        one, the request does not tell: of `"stream": 1` LiteLLM makes a plain answer."""
+        if response is None or hasattr(response, "__aiter__"):
             return
         if self.turn is None:
             self.hear(response)
@@ -103,7 +103,7 @@ class Answering:
         if self.spans is not None:
             self.spans.end(error, **done)
             if not isinstance(error, Exception):
-                self.spans.end_request()
+                self.spans.end_request(status)
         log_request(
             log,
             "POST",

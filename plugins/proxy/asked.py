@@ -78,6 +78,8 @@ def read(data: Mapping[str, Any], rag: bool | str | None) -> Asked | None:
     Raises:
         InvalidRequest: Something of it is not valid; ``param`` is the field.
     """
+    if not isinstance(data.get("stream"), bool | None):  # LiteLLM's parts do not agree on what that means
+        raise InvalidRequest("`stream` must be true or false", param="stream")
     asked = Asked(profile="default" if rag is True else rag or None)
     header = headers(data).get(HEADER)
     if header is not None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
 
 import uvicorn
@@ -17,6 +17,8 @@ from plugins.core.config import ShutdownConfig
 log = logging.getLogger(__name__)
 
 CLOSE = (b"connection", b"close")
+CUT_OFF_S = 2.0
+"""How long answers that are cut off may take to end."""
 
 
 class Drain:
@@ -32,6 +34,7 @@ class Drain:
         settings: Those of the moment.
         stopping: Set at the beginning.
         close: Ends what must end in good order before the process does; blocks, called in a thread.
+        finish: Awaited after the last answer. uvicorn raises the signal anew then, and nothing else runs.
     """
 
     def __init__(
@@ -40,11 +43,15 @@ class Drain:
         settings: Callable[[], ShutdownConfig],
         stopping: asyncio.Event,
         close: Callable[[], None],
+        finish: Callable[[], Awaitable[None]],
     ) -> None:
         self._server = server
         self._settings = settings
         self._stopping = stopping
         self._close = close
+        self._finish = finish
+        self._end_of_application = server.lifespan.shutdown
+        server.lifespan.shutdown = self._end
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
 
@@ -73,11 +80,20 @@ class Drain:
         finally:
             self._server.handle_exit(number, frame)
 
+    async def _end(self) -> None:
+        if cut_off := set(self._server.server_state.tasks):
+            await asyncio.wait(cut_off, timeout=CUT_OFF_S)
+        await self._finish()
+        await self._end_of_application()
+
 
 def drain_on_sigterm(
-    settings: Callable[[], ShutdownConfig], stopping: asyncio.Event, close: Callable[[], None]
+    settings: Callable[[], ShutdownConfig],
+    stopping: asyncio.Event,
+    close: Callable[[], None],
+    finish: Callable[[], Awaitable[None]],
 ) -> None:
     """Where it is uvicorn that serves, and we are in its main thread; other servers stop as they do."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if isinstance(server, uvicorn.Server) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, Drain(server, settings, stopping, close).on_signal)
+        signal.signal(signal.SIGTERM, Drain(server, settings, stopping, close, finish).on_signal)

@@ -86,7 +86,13 @@ class Said:
         if isinstance(piece, ModelResponseStream):
             self._delta(piece)
         elif isinstance(piece, ModelResponse):
-            self._message(piece.choices[0].message)
+            if not piece.choices:
+                raise ValueError
+            for choice in piece.choices:
+                self._message(choice.index, choice.message)
+        elif isinstance(piece, list):  # of several models, which one request may name
+            for one in piece:
+                self._add(one)
         elif isinstance(piece, bytes | str):
             for event in _events(piece):
                 self._event(event)
@@ -94,6 +100,8 @@ class Said:
             self._event(piece.model_dump(exclude_none=True))
         elif isinstance(piece, Mapping):
             self._event(piece)
+        else:
+            raise TypeError
 
     def answer(self, given: Iterable[Passage]) -> dict[str, Any]:
         """`text`, `tool_calls` for the client, and which passages the model was given and cited: where they
@@ -123,14 +131,18 @@ class Said:
     def _delta(self, chunk: ModelResponseStream) -> None:
         for choice in chunk.choices:
             self._text(choice.delta.content)
+            if called := choice.delta.function_call:
+                self._call(choice.index, called.name, called.arguments)
             for call in choice.delta.tool_calls or ():
                 if isinstance(call, ChatCompletionDeltaToolCall):
                     self._call((choice.index, call.index), call.function.name, call.function.arguments)
 
-    def _message(self, message: Any) -> None:
+    def _message(self, choice: int, message: Any) -> None:
         self._text(message.content)
         for call in message.tool_calls or ():
-            self._call(call.id, call.function.name, call.function.arguments)
+            self._call((choice, call.id), call.function.name, call.function.arguments)
+        if called := getattr(message, "function_call", None):
+            self._call(choice, called.name, called.arguments)
 
     def _event(self, event: Mapping[str, Any]) -> None:
         """Of `/v1/responses` (https://platform.openai.com/docs/api-reference/responses-streaming) or

@@ -90,10 +90,10 @@ class ChatSpans:
             self._chat.set_attribute(f"collections.{name}", value)
         end(self._chat, error)
 
-    def end_request(self) -> None:
-        """The client has its answer. Where that is an error, LiteLLM ends the request's span."""
+    def end_request(self, status: int) -> None:
+        """The client has its answer, or is gone. Where that is an error, LiteLLM ends the request's span."""
         if is_to_end(self._request):
-            end_request(self._request, 200)
+            end_request(self._request, status)
 
     @property
     def _current(self) -> Span:

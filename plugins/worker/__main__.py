@@ -20,7 +20,7 @@ from crawler import conversion
 from crawler.errors import ConfigError
 from crawler.store import Store
 from plugins.bundle.check import check_work
-from plugins.bundle.reload import Reloads
+from plugins.bundle.reload import Reloads, digest_of, files
 from plugins.collections.database import Database, database_url, migrate
 from plugins.collections.jobs import Queue
 from plugins.collections.originals import Originals
@@ -55,17 +55,26 @@ def main() -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     telemetry.configure("litellm-collections-worker")
     try:
+        digest = digest_of(files(folder()))
         config = load(folder())
+        if mistakes := check_work(config):
+            raise ConfigError(mistakes)
         migrate(database_url(config.storage))
-        asyncio.run(serve(config, child=args.child))
+        asyncio.run(serve(config, digest, child=args.child))
     except ConfigError as error:
         print(*error.mistakes, sep="\n", file=sys.stderr)  # noqa: T201 - a command's output
         return 1
     return 0
 
 
-async def serve(config: Config, *, child: bool) -> None:
-    """Run a worker until SIGTERM or SIGINT; as a child, also until standard input closes."""
+async def serve(config: Config, digest: str, *, child: bool) -> None:
+    """Run a worker until SIGTERM or SIGINT; as a child, also until standard input closes.
+
+    Args:
+        config: As it was read.
+        digest: Of its files, from before they were read.
+        child: Whether it is one.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,7 +86,7 @@ async def serve(config: Config, *, child: bool) -> None:
     queue = Queue(database, config.worker.lease_s, config.worker.max_attempts)
     originals = open_originals(config.storage)
     parts = Parts(config, queue, store, originals)
-    reloads = Reloads(Processes(database, "worker"), config, parts.take_up, check_work)
+    reloads = Reloads(Processes(database, "worker"), config, digest, parts.take_up, check_work)
     reloads.follow_signal()
     try:
         async with asyncio.TaskGroup() as tasks:

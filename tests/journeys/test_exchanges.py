@@ -43,6 +43,19 @@ def test_question_answer_and_passages_places_are_kept(observed: Observed, route:
     }
 
 
+@pytest.mark.parametrize("model", ["extractive", "plain"])
+@pytest.mark.parametrize("route", CHATS)
+def test_what_is_neither_streamed_nor_not_is_refused_and_kept(
+    observed: Observed, route: str, model: str
+) -> None:
+    """LiteLLM's models would be told to stream, and its routes would take their answers for plain ones."""
+    body = {"model": model, "input": LEAVE, "messages": [{"role": "user", "content": LEAVE}], "max_tokens": 9}
+    answer = observed.running.http("alice").post(route, json={**body, "stream": 1})
+    assert answer.status_code == 400, answer.text
+    assert "`stream` must be true or false" in answer.text
+    assert observed.exchange(answer.headers["x-litellm-call-id"])["answer"]["status"] == 400
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("route", CHATS)
 def test_chats_without_our_tools_are_kept_too(observed: Observed, route: str, stream: bool) -> None:

@@ -21,10 +21,14 @@ POLL_S = 0.02
 
 def application(settings: ShutdownConfig, folder: Path) -> FastAPI:
     stopping = asyncio.Event()
+    ended: list[str] = []
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        drain_on_sigterm(lambda: settings, stopping, (folder / "closed").touch)
+        async def finish() -> None:
+            (folder / "finished").write_text(" ".join(ended), encoding="utf-8")
+
+        drain_on_sigterm(lambda: settings, stopping, (folder / "closed").touch, finish)
         yield
 
     app = FastAPI(lifespan=lifespan)
@@ -38,9 +42,12 @@ def application(settings: ShutdownConfig, folder: Path) -> FastAPI:
     async def stream() -> StreamingResponse:
         async def parts() -> AsyncIterator[str]:
             yield "begun "
-            while not (folder / "go").exists():  # noqa: ASYNC110 - another process makes it
-                await asyncio.sleep(POLL_S)
-            yield "done"
+            try:
+                while not (folder / "go").exists():  # noqa: ASYNC110 - another process makes it
+                    await asyncio.sleep(POLL_S)
+                yield "done"
+            finally:
+                ended.append("stream")
 
         return StreamingResponse(parts())
 

@@ -60,7 +60,7 @@ class ChatCompletions:
 
 def with_usage(data: dict[str, Any]) -> bool:
     """Have the model's usage streamed, to sum it over the rounds; whether the client itself asked for it."""
-    if not data.get("stream"):
+    if data.get("stream") is not True:
         return False
     options = data.get("stream_options") or {}
     data["stream_options"] = {**options, "include_usage": True}

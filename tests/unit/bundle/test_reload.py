@@ -18,10 +18,11 @@ from crawler.errors import ConfigError
 from plugins.bundle import reload
 from plugins.bundle.check import check_config
 from plugins.bundle.effective import effective
-from plugins.bundle.reload import Reloads
+from plugins.bundle.reload import Reloads, digest_of, files
 from plugins.collections.database import Database
 from plugins.collections.processes import Kind, Processes
 from plugins.core.config import Config, StorageConfig, load
+from plugins.core.errors import Upstream
 from plugins.core.identity import Principal
 from tests.support.migrated import migrated
 
@@ -63,16 +64,29 @@ class Site:
         path.write_text(yaml.safe_dump(content | keys), encoding="utf-8")
 
     def process(
-        self, kind: Kind = "proxy", folder: Path | None = None, *, listens: bool = True, **options: Any
+        self,
+        kind: Kind = "proxy",
+        folder: Path | None = None,
+        *,
+        listens: bool = True,
+        between: Callable[[], object] | None = None,
+        **options: Any,
     ) -> Running:
-        config = load(folder or self.folder)
+        """`between`: what happens between its reading of the files and its first look."""
+        folder = folder or self.folder
+        digest = digest_of(files(folder))
+        config = load(folder)
+        if between:
+            between()
         taken: list[Config] = []
 
         async def take_up(config: Config) -> None:
             taken.append(config)
 
         processes = Processes(self.database, kind)
-        running = Running(Reloads(processes, config, take_up, check_config, effective, **options), taken)
+        running = Running(
+            Reloads(processes, config, digest, take_up, check_config, effective, **options), taken
+        )
         if listens:
             self.tasks.append(asyncio.create_task(running.reloads.run(self.stop)))
         return running
@@ -180,6 +194,66 @@ async def test_what_was_told_to_all_while_a_process_started_is_taken_up(site: Si
     await until(lambda: first.rounds == 8)
     site.tasks.append(asyncio.create_task(late.reloads.run(site.stop)))
     await until(lambda: late.rounds == 8)
+
+
+async def test_what_is_changed_while_a_process_starts_is_taken_up(site: Site) -> None:
+    first = site.process()
+    await site.there(1)
+
+    def meanwhile() -> None:
+        site.write(max_rounds=8)
+        (site.folder / "prompts" / "de").mkdir()
+        (site.folder / "prompts" / "de" / "answer.txt").write_text("Antworte.", encoding="utf-8")
+
+    late = site.process("worker", between=meanwhile)
+    await until(lambda: late.rounds == 8)
+    answer = await first.reloads.reload(ROOT)
+    assert {one.state for one in answer.processes} == {"applied"}
+
+
+async def test_a_prompt_is_a_part_of_the_configuration_wherever_it_lies(site: Site) -> None:
+    before = digest_of(files(site.folder))
+    (site.folder / "prompts" / "de").mkdir()
+    (site.folder / "prompts" / "de" / "answer.txt").write_text("Antworte.", encoding="utf-8")
+    assert digest_of(files(site.folder)) != before
+
+
+@pytest.mark.parametrize("by", ["signal", "watch"])
+async def test_a_change_that_meets_a_database_that_is_gone_is_taken_up_later(site: Site, by: str) -> None:
+    site.edit(reload={"watch": by == "watch"})
+    running, other = site.process(), site.process()
+    await site.there(2)
+    tries = [0]
+    real = running.reloads._processes.ask
+
+    async def ask(principal: Any = None) -> int:
+        tries[0] += 1
+        if tries[0] < 3:
+            raise Upstream
+        return await real(principal)
+
+    for one in (running, other):
+        one.reloads._processes.ask = ask  # type: ignore[method-assign]
+    site.edit(chat={"max_rounds": 9})
+    running.reloads._signalled = by == "signal"
+    await until(lambda: (running.rounds, other.rounds) == (9, 9))
+
+
+async def test_a_reload_that_was_begun_is_answered_though_nobody_can_say_how_far_it_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload, "ANSWER_S", 0.0)
+    running = site.process()
+    await site.there(1)
+
+    async def alive() -> list[Any]:
+        raise Upstream
+
+    running.reloads._processes.alive = alive  # type: ignore[method-assign]
+    site.write(max_rounds=7)
+    answer = await running.reloads.reload(ROOT)
+    assert (answer.number, answer.processes) == (1, [])
+    await until(lambda: running.rounds == 7)
 
 
 async def test_what_takes_a_restart_is_named_and_stays_as_it_was(site: Site, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def process(tmp_path: Path) -> AsyncIterator[Process]:
     config = configuration(tmp_path, 0)
     migrated(config.storage)
     before = signal.getsignal(signal.SIGHUP)
-    made = Process(FastAPI(), config, retire_s=0.0)
+    made = Process(FastAPI(), config, "digest", retire_s=0.0)
     yield made
     made.resources.stopping.set()
     async with asyncio.timeout(LIMIT_S):

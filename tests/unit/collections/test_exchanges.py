@@ -120,12 +120,15 @@ async def test_what_waits_when_the_server_ends_is_written_first(database: Away) 
 
 
 async def test_what_cannot_be_written_then_is_counted(
-    database: Away, monkeypatch: pytest.MonkeyPatch
+    database: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(exchanges, "RETRY_S", 0.01)
+    monkeypatch.setattr(exchanges.log, "propagate", True)
     log, database.away = kept(database), True
     log.note(an_exchange())
     assert await log.flush(10) == 1
+    await log.close()
+    assert "1 exchanges could not be written and are lost" in caplog.text
     database.away = False
     assert await log.flush(10) == 0
 

@@ -94,7 +94,8 @@ def test_a_stream_that_has_begun_ends_whole_and_what_must_close_is_closed(run: R
         until(lambda: not is_listening(int(app.url.rsplit(":", 1)[1])))
         (app.folder / "go").touch()
         assert "".join(texts) == "done"
-    app.process.wait(STOP_S)
+    assert app.process.wait(STOP_S) == -signal.SIGTERM
+    assert (app.folder / "finished").read_text(encoding="utf-8") == "stream", "last of all"
 
 
 def test_a_stream_that_outlasts_the_grace_is_cut_off(run: Run) -> None:
@@ -104,3 +105,4 @@ def test_a_stream_that_outlasts_the_grace_is_cut_off(run: Run) -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             list(texts)
     app.process.wait(STOP_S)
+    assert (app.folder / "finished").read_text(encoding="utf-8") == "stream"

@@ -15,6 +15,7 @@ from plugins.core.config import ExchangesConfig
 from plugins.core.errors import Upstream
 from plugins.proxy.access_log import Answering
 from plugins.proxy.auth import PrincipalAuth
+from plugins.proxy.chunks import as_stream
 from plugins.proxy.exchange import Said, asked_of
 from tests.support.fake_proxy import ANSWER, QUESTION, WHOLE, Proxy
 from tests.support.services import ALICE, a_passage
@@ -100,6 +101,16 @@ def test_a_plain_chat_completion_is_kept_with_the_client_s_calls() -> None:
     message = {"role": "assistant", "content": "Hello", "tool_calls": [call]}
     answer = ModelResponse(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}])
     assert said(answer) == {"text": "Hello", "tool_calls": [{"name": "weather", "arguments": "{}"}]}
+
+
+def test_every_choice_and_every_model_s_answer_is_kept() -> None:
+    call = {"name": "weather", "arguments": "{}"}
+    messages = [{"role": "assistant", "content": text, "function_call": call} for text in ("One. ", "Two. ")]
+    answer = ModelResponse(
+        choices=[{"index": n, "message": m, "finish_reason": "stop"} for n, m in enumerate(messages)]
+    )
+    assert said(answer) == {"text": "One. Two. ", "tool_calls": [call, call]}
+    assert said([answer, answer])["text"] == "One. Two. One. Two. "
 
 
 def test_a_long_answer_is_cut_and_says_so() -> None:
@@ -231,7 +242,7 @@ def test_an_answer_ends_once(log: Log) -> None:
 
 def test_the_headers_of_a_stream_do_not_end_it(log: Log) -> None:
     request = answering(log, stream=True)
-    request.answered(object())
+    request.answered(as_stream(ModelResponse()))
     assert not log.rows
     request.end()
     assert len(log.rows) == 1
@@ -243,6 +254,7 @@ def test_the_headers_of_a_stream_do_not_end_it(log: Log) -> None:
         ModelResponse(choices=[]),
         {"type": "message", "content": ["Hello"]},
         {"object": "response", "output": [{"type": "message", "content": "Hello"}]},
+        7,
     ],
 )
 def test_an_answer_of_another_form_is_noted_as_cut_and_reaches_the_client(log: Log, piece: Any) -> None:

@@ -2,7 +2,7 @@
 
 `python -m plugins check`: is the configuration right? Exit status 1 when it is not.
 `python -m plugins serve`: the same, and then become the proxy (`litellm`); what follows is passed on to it.
-`python -m plugins migrate`: bring the database to this version's tables. Exit status 1 when it cannot be.
+`python -m plugins migrate`: check, then bring the database to this version's tables. Exit status 1 if not.
 `python -m plugins doctor`: does every part work, here and now? Exit status 1 when one does not.
 `python -m plugins reference`: docs/configuration.md, from the settings themselves.
 `python -m plugins schema`: config/schema.json, from the settings themselves.
@@ -29,7 +29,8 @@ def read_arguments() -> argparse.Namespace:
     proxy = commands.add_parser("serve", help="check, then become the proxy")
     proxy.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
     proxy.add_argument("arguments", nargs=argparse.REMAINDER, help="for litellm: `-- --port 4000`")
-    commands.add_parser("migrate", help="bring the database to this version's tables")
+    migration = commands.add_parser("migrate", help="check, then bring the database to this version's tables")
+    migration.add_argument("--config", type=Path, help="LiteLLM's YAML, to be checked as well")
     doctor = commands.add_parser("doctor", help="try every part for real; nothing is changed")
     doctor.add_argument("--config", type=Path, default=Path("litellm_config.yaml"), help="LiteLLM's YAML")
     doctor.add_argument("--token-file", type=Path, help="a file with a token, to be verified step by step")
@@ -64,28 +65,36 @@ def main() -> int:
         )
 
     if args.command == "migrate":
-        return migrate()
+        return migrate(args.config)
     if args.command == "serve":
         from plugins.bundle.serve import serve
 
         return serve(args.config, [one for one in args.arguments if one != "--"])
 
-    from plugins.bundle.check import check as find_mistakes
-
-    mistakes = find_mistakes(folder(), args.config.absolute())
-    for line in mistakes:
-        print(line, file=sys.stderr)
-    if mistakes:
-        print(f"{len(mistakes)} mistake(s) in the configuration", file=sys.stderr)
+    if not is_right(args.config):
         return 1
     print(f"The configuration is right: {args.config} and {folder()}")
     return 0
 
 
-def migrate() -> int:
-    """Bring the database of the configuration to this version's tables."""
+def is_right(proxy_config: Path | None) -> bool:
+    """Whether the configuration has no mistake; prints all that it has."""
+    from plugins.bundle.check import check as find_mistakes
+
+    mistakes = find_mistakes(folder(), proxy_config and proxy_config.absolute())
+    for line in mistakes:
+        print(line, file=sys.stderr)
+    if mistakes:
+        print(f"{len(mistakes)} mistake(s) in the configuration", file=sys.stderr)
+    return not mistakes
+
+
+def migrate(proxy_config: Path | None) -> int:
+    """Bring the database of the configuration to this version's tables, if this version can start."""
     from plugins.collections import database
 
+    if not is_right(proxy_config):
+        return 1
     try:
         database.migrate(database.database_url(load(folder()).storage))
     except ConfigError as error:

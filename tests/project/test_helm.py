@@ -184,10 +184,13 @@ def test_the_migration_runs_before_an_upgrade_with_the_new_configuration(
         assert hook["helm.sh/hook"] == "pre-install,pre-upgrade,pre-rollback"
     job = one(rendered, "Job", "demo-migrate")["spec"]["template"]["spec"]
     assert "serviceAccountName" not in job, "the release's account is not there yet"
-    assert [one["command"][2:4] for one in [*job["initContainers"], *job["containers"]]] == [
-        ["plugins", "check"],
-        ["plugins", "migrate"],
-    ]
+    [migration] = job["containers"]
+    assert migration["command"][2:] == [
+        "plugins",
+        "migrate",
+        "--config",
+        "/etc/litellm/litellm_config.yaml",
+    ]  # which checks both first
 
 
 def test_changed_configuration_starts_pods_anew(rendered: list[dict[str, Any]]) -> None:

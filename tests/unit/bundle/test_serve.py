@@ -99,6 +99,21 @@ def test_migrate_makes_the_tables_and_may_run_again(folder: Path) -> None:
     assert (folder / "data" / "collections.db").stat().st_size > 0
 
 
+@pytest.mark.parametrize("wrong", ["folder", "litellm_config.yaml"])
+def test_migrate_leaves_the_database_where_the_configuration_is_wrong(folder: Path, wrong: str) -> None:
+    options = []
+    if wrong == "folder":
+        settings = CONFIG | {"chat": {"prompt": "missing.md"}}
+        (folder / "config" / "all.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    else:
+        (folder / wrong).write_text("general_settings: {}", encoding="utf-8")
+        options = ["--config", wrong]
+    status, _, err = run(folder, "migrate", *options)
+    assert status == 1
+    assert ("chat.prompt" if wrong == "folder" else "general_settings.custom_auth") in err
+    assert not (folder / "data").exists()
+
+
 def test_migrate_says_what_is_wrong_with_the_database(folder: Path) -> None:
     (folder / "data").write_text("a file where the folder should be", encoding="utf-8")
     status, _, err = run(folder, "migrate")

@@ -225,8 +225,20 @@ async def test_only_one_embedded_worker_works_and_the_next_takes_its_place(
     assert len((await world.documents.list(world.alice, "handbook", status="completed")).data) == 1
 
 
-def test_a_wrong_configuration_is_told_and_ends_the_worker_with_status_1(tmp_path: Path) -> None:
-    (tmp_path / "all.yaml").write_text("identity: {sources: []}\nstorage: {unknown: 1}\n")
+WRONG = [
+    ("identity: {sources: []}\nstorage: {unknown: 1}\n", ["identity.sources", "storage.unknown"]),
+    (
+        "identity: {sources: [{use: api_keys, keys: []}]}\npipelines: {default: {chunker: {use: none}}}\n",
+        ["pipelines.default.chunker"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "told"), WRONG, ids=["settings", "pipeline"])
+def test_a_wrong_configuration_is_told_and_ends_the_worker_with_status_1(
+    tmp_path: Path, content: str, told: list[str]
+) -> None:
+    (tmp_path / "all.yaml").write_text(content)
     environment = {**os.environ, "COLLECTIONS_CONFIG": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-m", "plugins.worker"],
@@ -238,6 +250,5 @@ def test_a_wrong_configuration_is_told_and_ends_the_worker_with_status_1(tmp_pat
         check=False,
     )
     assert ended.returncode == 1
-    assert "identity.sources" in ended.stderr
-    assert "storage.unknown" in ended.stderr
+    assert all(setting in ended.stderr for setting in told)
     assert "Traceback" not in ended.stderr

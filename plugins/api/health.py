@@ -1,4 +1,4 @@
-"""`GET /health/collections`: whether the store, the worker and sign-in are well."""
+"""`GET /health/collections`: whether the store, the database, the worker and sign-in are well."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ class HealthView(Shape):
     status: Wellness
     """The worst of the others; `unavailable` also while this process ends."""
     store: Wellness
+    database: Wellness
     worker: Wellness
     identity: Wellness
     details: dict[str, Any] | None = None
@@ -35,7 +36,7 @@ def router(health: Health, is_admin: Callable[..., Awaitable[bool]]) -> APIRoute
     async def collections_health(response: Response, admin: Annotated[bool, Depends(is_admin)]) -> HealthView:
         """Status words to anyone, details to admins. 503 when something is unavailable."""
         report = await health.check()
-        words = {report.store, report.worker, report.identity}
+        words = {report.store, report.database, report.worker, report.identity}
         status = next(word for word in _WORST_FIRST if word in words)
         if report.stopping:
             status = "unavailable"
@@ -44,6 +45,7 @@ def router(health: Health, is_admin: Callable[..., Awaitable[bool]]) -> APIRoute
         return HealthView(
             status=status,
             store=report.store,
+            database=report.database,
             worker=report.worker,
             identity=report.identity,
             details=dict(report.details) if admin else None,

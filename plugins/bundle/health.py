@@ -88,6 +88,7 @@ class Health:
         identity_word: Wellness = "unavailable" if all(down) else "degraded" if any(down) else "ok"
         return HealthReport(
             store="unavailable" if store is None else "degraded" if missing or not_adopted else "ok",
+            database="unavailable" if queued is None else "ok",
             # Without a worker everything but new documents goes on.
             worker="ok" if alive else "degraded",
             identity=identity_word,

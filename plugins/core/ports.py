@@ -131,6 +131,7 @@ class HealthReport:
     """How the parts are."""
 
     store: Wellness
+    database: Wellness
     worker: Wellness
     identity: Wellness
     details: Mapping[str, Any]

@@ -144,7 +144,9 @@ def check_format(source: CrawlSource) -> None:
 
 
 class FixedHealth:
-    report = HealthReport(store="ok", worker="ok", identity="ok", details={"store": {"version": "3.2.1"}})
+    report = HealthReport(
+        store="ok", database="ok", worker="ok", identity="ok", details={"store": {"version": "3.2.1"}}
+    )
 
     async def check(self) -> HealthReport:
         return self.report

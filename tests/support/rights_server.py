@@ -95,7 +95,7 @@ class Keys:
 
 class Well:
     async def check(self) -> HealthReport:
-        return HealthReport(store="ok", worker="ok", identity="ok", details={})
+        return HealthReport(store="ok", database="ok", worker="ok", identity="ok", details={})
 
 
 class Administration:

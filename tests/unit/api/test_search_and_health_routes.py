@@ -136,7 +136,7 @@ async def test_a_request_id_that_is_no_plain_word_is_replaced(server: Server) ->
 
 
 async def test_health_shows_words_to_anyone_and_details_to_admins(server: Server) -> None:
-    words = {"status": "ok", "store": "ok", "worker": "ok", "identity": "ok"}
+    words = dict.fromkeys(("status", "store", "database", "worker", "identity"), "ok")
     anyone = await server.client(None).get("/health/collections")
     assert (anyone.status_code, anyone.json()) == (200, words)
     assert (await server.as_alice.get("/health/collections")).json() == words
@@ -145,10 +145,14 @@ async def test_health_shows_words_to_anyone_and_details_to_admins(server: Server
 
 
 async def test_health_is_as_bad_as_its_worst_part(server: Server) -> None:
-    server.health.report = HealthReport(store="ok", worker="degraded", identity="ok", details={})
+    server.health.report = HealthReport(
+        store="ok", database="ok", worker="degraded", identity="ok", details={}
+    )
     degraded = await server.client(None).get("/health/collections")
     assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
-    server.health.report = HealthReport(store="unavailable", worker="degraded", identity="ok", details={})
+    server.health.report = HealthReport(
+        store="unavailable", database="ok", worker="degraded", identity="ok", details={}
+    )
     unavailable = await server.client(None).get("/health/collections")
     assert (unavailable.status_code, unavailable.json()["status"]) == (503, "unavailable")
 

@@ -12,6 +12,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 DEPLOY = Path(__file__).parent
 TEMPLATES = DEPLOY / "env"
@@ -67,8 +68,9 @@ def values(folder: Path) -> dict[str, str]:
     found = {name: f"sk-{secrets.token_urlsafe(32)}" for name in KEYS}
     found |= {name: secrets.token_urlsafe(32) for name in PASSWORDS}
     password = folder / "postgres_password"
-    known = password.read_text(encoding="utf-8") if password.exists() else found["postgres_password"]
-    return found | {"database_url": DATABASE.format(known)}
+    there = password.exists()
+    known = password.read_text(encoding="utf-8").rstrip("\r\n") if there else found["postgres_password"]
+    return found | {"database_url": DATABASE.format(quote(known, safe=""))}
 
 
 def write(path: Path, content: str, mode: int) -> bool:

@@ -38,6 +38,8 @@ MAX_BODY_BYTES = 2**20
 """Of a JSON body; uploads have their own limits."""
 STALLED_S = 60
 """A client that sends nothing of its body for so long is given up."""
+BODY_S = 60
+"""A client whose JSON body is not there by then is given up: the parts of a configuration are soon gone."""
 
 REFUSALS = "refusals"
 """The name in the application's ``state`` of the `Refusals` that are told of each one; none = nobody is."""
@@ -92,7 +94,11 @@ class CappedRequest(Request):
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
-            self._body = await read_body(self, MAX_BODY_BYTES)
+            try:
+                async with asyncio.timeout(BODY_S):
+                    self._body = await read_body(self, MAX_BODY_BYTES)
+            except TimeoutError as error:
+                raise InvalidRequest(f"The body was not there within {BODY_S} seconds.") from error
         return self._body
 
     async def form(self, **limits: Any) -> FormData:  # type: ignore[override]

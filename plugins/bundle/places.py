@@ -49,5 +49,5 @@ PLACES = (
 
 def place_of(where: str) -> Place:
     """The one that a setting is in: `pipelines.default.formats[3]`."""
-    key = re.sub(r"^pipelines\.[^.]+\.", "pipelines.<name>.", re.sub(r"\[\d+\]$", "", where))
+    key = re.sub(r"^pipelines\..+\.(?=\w+$)", "pipelines.<name>.", re.sub(r"\[\d+\]$", "", where))
     return next(place for place in PLACES if place.key == key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ TIMEOUT_S = 120.0
 """From the upload to the answer."""
 RETRY_S = 15
 MAX_ANSWER_BYTES = 64 * 2**20
+FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Previewer:
@@ -131,8 +133,13 @@ class Previewer:
             self._slots.release()
 
     async def _run(self, line: bytes) -> bytes:
+        # it has no figures: files of its own in that folder would stay there
+        environment = {name: value for name, value in os.environ.items() if name.upper() != FIGURES}
         child = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
         )
         try:
             return await _exchange(child, line)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from crawler import conversion
+from crawler.errors import CrawlError
 from crawler.store import Store
 from plugins.collections.arrivals import forget_lost
 from plugins.collections.exchanges import forget_exchanges
@@ -15,10 +17,20 @@ from plugins.collections.expiry import bury_inside, expire
 from plugins.collections.jobs import Job, Queue
 from plugins.collections.originals import Originals
 from plugins.collections.reindex_jobs import Rebuilds, rebuild_of
+from plugins.core.errors import BundleError
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 3600.0
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """One that cannot be cleared now must not hold up the others; it is tried again."""
+    try:
+        yield
+    except (BundleError, CrawlError) as error:
+        log.warning("%s cannot be cleared away yet: %s", what, error.message)
 
 
 class Tidy:
@@ -54,13 +66,15 @@ class Tidy:
         while await expire(self._queue.database):
             pass
         for collection in await self._queue.dropped():
-            await self._store.drop(collection.store_name)
-            await self._originals.drop(collection.id)
-            await self._queue.forget(collection)
-            log.info("Collection %s is cleared away", collection.id)
+            with told(f"collection {collection.id}"):
+                await self._store.drop(collection.store_name)
+                await self._originals.drop(collection.id)
+                await self._queue.forget(collection)
+                log.info("Collection %s is cleared away", collection.id)
         for place in await self._rebuilds.discarded():
-            await self._store.drop(place)
-            await self._rebuilds.dropped(place)
+            with told(f"place {place}"):
+                await self._store.drop(place)
+                await self._rebuilds.dropped(place)
 
     async def sweep_here(self) -> None:
         """Remove what requests and conversions that died left behind on this machine."""
@@ -68,7 +82,9 @@ class Tidy:
         await asyncio.to_thread(conversion.sweep)
 
     async def sweep(self) -> None:
-        """Remove the originals that requests which died left behind, and exchanges that are too old."""
+        """Remove exchanges that are too old, and the originals that requests which died left behind."""
+        with told("kept requests and answers"):
+            await forget_exchanges(self._queue.database, self.exchanges_days)
         old: dict[str, list[str]] = {}
         for collection_id, document_id in await self._originals.documents(SWEEP_S):
             old.setdefault(collection_id, []).append(document_id)
@@ -76,7 +92,6 @@ class Tidy:
             await self._clear(collection_id, document_ids)
         async with self._queue.database.write() as connection:
             await forget_lost(connection)
-        await forget_exchanges(self._queue.database, self.exchanges_days)
 
     async def _clear(self, collection_id: str, document_ids: Sequence[str]) -> None:
         """Remove the files that no row needs, and no upload that is under way."""

@@ -118,10 +118,11 @@ class Jira(Tool[JiraSettings, Arguments]):
 
 
 def test_plugins_show_their_own_settings_with_their_defaults(tmp_path: Path) -> None:
-    pipelines = {"fast": {"chunker": {"use": "headings", "max_tokens": 100}}}
+    pipelines = {"v1.2": {}, "fast": {"chunker": {"use": "headings", "max_tokens": 100}}}
     found = values(tmp_path, tools={"tools": [{"use": "read_document"}]}, pipelines={"pipelines": pipelines})
     assert found["tools[0].max_chars"] == (20_000, "default")
     assert found["pipelines.fast.chunker.max_tokens"] == (100, "pipelines.yaml")
     assert found["pipelines.fast.chunker.overlap_tokens"] == (0, "default")
+    assert found["pipelines.v1.2.extractor.use"] == ("rules", "default")
     assert found["pipelines.fast.extractor.use"] == ("rules", "default")
     assert found["storage.store.use"] == ("milvus", "default")

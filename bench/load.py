@@ -162,7 +162,7 @@ async def steady(load: Load, folder: Path, rate: float, seconds: float) -> Seen:
 async def _sample(seen: Seen, folder: Path) -> None:
     while True:
         await asyncio.sleep(SAMPLE_S)
-        seen.memory.append(sum(map(memory_bytes, processes(folder))))
+        seen.memory.append(sum(map(pss_bytes, processes(folder))))
 
 
 async def descriptors_at_rest(folder: Path) -> int:
@@ -182,7 +182,7 @@ def processes(folder: Path) -> Iterator[int]:
             continue  # it ended meanwhile
 
 
-def memory_bytes(pid: int) -> int:
+def pss_bytes(pid: int) -> int:
     """What it has of its own and its share of what it has with others (proc_pid_smaps(5), Pss)."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()

@@ -68,8 +68,8 @@ OURS: dict[str, Any] = {
 
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "KEEPALIVE_TIMEOUT": "75"}
-"""As in the image, idle connections stay open for longer than aiohttp keeps them (15 s)."""
-"""Without what makes the tests' proxies start sooner: they collect garbage seldom."""
+"""As in the image, idle connections outlive the client's (15 s). Without what makes the tests' proxies start
+sooner: those collect garbage seldom."""
 
 
 @dataclass(frozen=True)

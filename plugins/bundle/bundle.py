@@ -132,7 +132,7 @@ class Bundle:
             self.rights,
             self.originals.spool_dir,
             [sys.executable, "-m", "plugins.worker.preview"],
-            max_bytes=config.limits.max_upload_bytes,
+            config,
         )
         self.toolbox = Toolbox(
             make_tools(config, Parts(self.catalogue, self.searcher)), self.rights.decide_tool

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from fastapi import FastAPI
 from prometheus_client import ProcessCollector
+from prometheus_client.multiprocess import mark_process_dead
 
 from crawler.supervisor import Supervisor
 from plugins.collections.backlog import STAGES, STATES, Backlog
@@ -24,6 +26,9 @@ PATH = "/metrics"
 _process = ProcessCollector(registry=None)
 _shown: set[str] = set()
 """The parts that there were."""
+_pids: dict[str, int | None] = {}
+"""Of the children that there were."""
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Health(Protocol):
@@ -61,6 +66,12 @@ def show_process() -> None:
             gauge.set(found[name])
 
 
+def forget(pid: int | None) -> None:
+    """What a child that has ended said of itself is no longer so, where processes share a folder."""
+    if pid is not None and FOLDER in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
 def show(
     parts: Mapping[str, Any], workers: int | None, queue: Backlog | None, children: Mapping[str, Supervisor]
 ) -> None:
@@ -78,6 +89,9 @@ def show(
         metrics.UP.labels(part).set(answer is not None)
     _shown.update(parts)
     for name, child in children.items():
+        if _pids.get(name) != child.pid:
+            forget(_pids.get(name))
+            _pids[name] = child.pid
         metrics.CHILD_RESTARTS.labels(name).set(child.restarts)
     if workers is not None:
         metrics.WORKERS.set(workers)

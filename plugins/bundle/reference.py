@@ -44,6 +44,30 @@ any setting may name any variable. Instead of `NAME`, `NAME_FILE` may name a fil
 OF_THE_PROCESS = {
     FOLDER_VARIABLE: ("the folder of the configuration", "`config`"),
     "JSON_LOGS": ("`true`: each line of the log is a JSON object", "lines of text"),
+    "LITELLM_MASTER_KEY": (
+        "LiteLLM's, and the admin of the source `litellm`",
+        "`general_settings.master_key`",
+    ),
+    "MINILM_PATH": ("the folder of the model `local/minilm`", "the one of this installation"),
+    "TESSDATA_PREFIX": ("the folder of Tesseract's languages ([formats](formats.md))", "the system's"),
+    "XDG_CACHE_HOME": ("where what is unpacked once is kept", "`~/.cache`"),
+    "OTEL_...": ("where traces go ([tracing](tracing.md))", "nowhere"),
+    "PROMETHEUS_METRICS_PORT": (
+        "LiteLLM's port for figures ([monitoring](monitoring.md))",
+        "`/metrics` of the proxy",
+    ),
+    "PROMETHEUS_MULTIPROC_DIR": (
+        "where several processes put figures ([monitoring](monitoring.md))",
+        "one in `TMPDIR`",
+    ),
+    "FORWARDED_ALLOW_IPS": (
+        "Uvicorn's: whose `X-Forwarded-For` counts ([deployment](deployment.md))",
+        "`127.0.0.1`",
+    ),
+    "KEEPALIVE_TIMEOUT": (
+        "LiteLLM's: seconds that idle connections stay open ([many](many.md))",
+        "`5`; the image: `75`",
+    ),
 }
 UNITS = {"_s": "seconds", "_bytes": "bytes", "_days": "days", "_tokens": "tokens", "_chars": "characters"}
 """By the end of a setting's name."""

@@ -18,6 +18,7 @@ from plugins.collections.documents import check_writable
 from plugins.collections.records import CollectionRecord, Gate
 from plugins.collections.rights import Rights
 from plugins.collections.uploads import Upload, split_metadata
+from plugins.core.config import Config
 from plugins.core.errors import BundleError, DeadlineExceeded, LimitReached, ModelUnavailable, Upstream
 from plugins.core.identity import Principal
 from plugins.core.pipeline_shapes import PreviewView
@@ -44,16 +45,16 @@ class Previewer:
         rights: Rights,
         spool_dir: Path,
         command: Sequence[str],
+        config: Config,
         *,
-        max_bytes: int,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """`command` starts the child."""
+        """`command` starts the child, which reads no configuration of its own."""
         self.spool_dir = spool_dir
         self._database = database
         self._gate = Gate(database, rights)
         self._command = command
-        self._max_bytes = max_bytes
+        self._config = config
         self.timeout_s = timeout_s
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
@@ -76,8 +77,12 @@ class Previewer:
         """
         attributes, properties = split_metadata(upload)
         given = {**attributes, **properties} if upload.markdown is not None else {}
+        worker = self._config.worker
         task = Task(
             pipeline=record.pipeline,
+            settings=self._config.pipelines.get(record.pipeline),
+            proxy_url=worker.proxy_url,
+            api_key=worker.api_key.get_secret_value() if worker.api_key else None,
             embedding_model=record.embedding_model,
             dimension=record.dimension,
             user=principal.user_id,
@@ -87,7 +92,7 @@ class Previewer:
             url=upload.url,
             markdown=upload.markdown,
             metadata=given or None,
-            max_bytes=self._max_bytes,
+            max_bytes=self._config.limits.max_upload_bytes,
         )
         line = await asyncio.to_thread(lambda: task.model_dump_json().encode() + b"\n")
         try:

@@ -23,6 +23,11 @@ class Task(Frozen):
     """What the child is told."""
 
     pipeline: str
+    settings: dict[str, Any] | None
+    """The pipeline's, in force where it is asked for; None = it has none any more."""
+    proxy_url: str | None
+    api_key: str | None
+    """Where models are asked, as the worker's settings of these names say."""
     embedding_model: str
     dimension: int
     user: str

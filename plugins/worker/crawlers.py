@@ -17,7 +17,8 @@ class Crawlers:
 
     def __init__(self, config: Config, store: Store[Any], before: Crawlers | None = None) -> None:
         """``before``: those of the configuration before; what is costly to make is theirs, and the slots."""
-        self._models: Models = Models(config, before._models if before else None)
+        worker, models = config.worker, before._models if before else None
+        self._models: Models = Models(config.pipelines, worker.proxy_url, worker.api_key, models)
         self._store = store
         self._slots: Slots = before._slots if before else Slots(config.worker.concurrency)
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from crawler import registry
 from crawler.contracts import Complete, Embedder
@@ -16,12 +19,13 @@ from crawler.crawler import CrawlerConfig
 from crawler.errors import ConfigError
 from crawler.settings import validate
 from plugins.core import telemetry
-from plugins.core.config import Config
 
 if TYPE_CHECKING:
     from crawler.completions import Completions
     from crawler.embedders.openai import OpenAIEmbedder
 
+Pipelines = Mapping[str, Mapping[str, Any]]
+"""Their settings by name."""
 LOCAL = "local/"
 """Models of this prefix are computed here; any other by the proxy."""
 
@@ -33,14 +37,22 @@ class NotConfigured(Exception):
 class Models:
     """The models that stages ask, and the pipelines; keeps what is costly to make: loaded models, clients."""
 
-    def __init__(self, config: Config, before: Models | None = None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        pipelines: Pipelines,
+        proxy_url: str | None,
+        api_key: SecretStr | None,
+        before: Models | None = None,
+    ) -> None:
+        """`before`: of the configuration before; what is costly to make is its."""
+        self._settings = pipelines
+        self._proxy_url, self._api_key = proxy_url, api_key
         self._pipelines: dict[str, CrawlerConfig] = {}
         self._local: dict[str, Embedder] = before._local if before else {}
         self._remote: dict[tuple[str, int], OpenAIEmbedder] = {}
         self._completions: Completions | None = None
         # Else jobs in progress go on with the clients of before; without them they close by themselves.
-        if before and _way(config) == _way(before._config):
+        if before and (proxy_url, api_key) == (before._proxy_url, before._api_key):
             self._remote, self._completions = before._remote, before._completions
 
     async def close(self) -> None:
@@ -52,24 +64,22 @@ class Models:
     def pipeline(self, name: str) -> CrawlerConfig:
         """Raises NotConfigured when the operator took it out of the settings."""
         if name not in self._pipelines:
-            if name not in self._config.pipelines:
+            if name not in self._settings:
                 raise NotConfigured(
                     f"The pipeline `{name}` of this collection is not configured any more. Ask the operator."
                 )
-            settings = self._config.pipelines[name]
-            self._pipelines[name] = validate(CrawlerConfig, settings, f"pipelines.{name}")
+            self._pipelines[name] = validate(CrawlerConfig, self._settings[name], f"pipelines.{name}")
         return self._pipelines[name]
 
     def complete(self, user: str) -> Complete | None:
         """Asks chat models on behalf of `user`; None where the worker is not told how to reach the proxy."""
         if self._completions is None:
-            worker = self._config.worker
-            if worker.proxy_url is None or worker.api_key is None:
+            if self._proxy_url is None or self._api_key is None:
                 return None
             from crawler.completions import Completions
 
-            url = f"{worker.proxy_url.rstrip('/')}/v1"
-            self._completions = Completions(url, worker.api_key.get_secret_value(), headers=telemetry.headers)
+            url = f"{self._proxy_url.rstrip('/')}/v1"
+            self._completions = Completions(url, self._api_key.get_secret_value(), headers=telemetry.headers)
         return self._completions.for_user(user)
 
     def embedder(self, model: str, dimension: int, user: str) -> Embedder:
@@ -83,8 +93,7 @@ class Models:
             if name not in self._local:
                 self._local[name] = local_embedder(name)
             return self._local[name]
-        worker = self._config.worker
-        if worker.proxy_url is None or worker.api_key is None:
+        if self._proxy_url is None or self._api_key is None:
             raise NotConfigured(
                 f"The embedding model `{model}` is reached through the proxy, and `worker.proxy_url` and "
                 "`worker.api_key` are not configured. Ask the operator."
@@ -94,18 +103,13 @@ class Models:
             from crawler.embedders.openai import OpenAIEmbedder, OpenAISettings
 
             settings = OpenAISettings(
-                base_url=f"{worker.proxy_url.rstrip('/')}/v1",
-                api_key=worker.api_key,
+                base_url=f"{self._proxy_url.rstrip('/')}/v1",
+                api_key=self._api_key,
                 model=model,
                 dimension=dimension,
             )
             self._remote[key] = OpenAIEmbedder(settings, headers=telemetry.headers)
         return self._remote[key].for_user(user)
-
-
-def _way(config: Config) -> tuple[object, ...]:
-    """To the proxy."""
-    return config.worker.proxy_url, config.worker.api_key
 
 
 def local_embedder(name: str) -> Embedder:

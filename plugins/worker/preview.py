@@ -11,13 +11,14 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from pydantic import SecretStr
+
 from crawler.contracts import Attachment, Document, Embedder, Services
 from crawler.crawler import Preparer
-from crawler.errors import ConfigError, CrawlError
+from crawler.errors import CrawlError
 from crawler.fetch import fetch
 from crawler.properties import PLACES
 from plugins.core import logs
-from plugins.core.config import Config, folder, load
 from plugins.core.errors import BundleError
 from plugins.core.pipeline_shapes import PreviewChunk, PreviewView
 from plugins.core.preview_task import END_S, INTERNAL, NOT_CONFIGURED, Answer, Refusal, Task
@@ -68,14 +69,11 @@ async def answer(task: Task) -> Answer:
     """What the task asks for, or why it cannot be."""
     logs.about(user_id=task.user)
     try:
-        return Answer(preview=await preview(task, load(folder())))
+        return Answer(preview=await preview(task))
     except CrawlError as error:
         return _refused(error.code, error.message)
     except NotConfigured as error:
         return _refused(NOT_CONFIGURED, str(error))
-    except ConfigError as error:
-        log.error("The configuration has mistakes by now: %s", "; ".join(error.mistakes))
-        return _refused(NOT_CONFIGURED, "The configuration has mistakes by now. Tell the operator.")
     except Exception:
         log.exception("A preview failed unexpectedly")
         return _refused(INTERNAL, BundleError().message)
@@ -85,7 +83,7 @@ def _refused(code: str, message: str) -> Answer:
     return Answer(error=Refusal(code=code, message=message))
 
 
-async def preview(task: Task, config: Config) -> PreviewView:
+async def preview(task: Task) -> PreviewView:
     """The document converted, its metadata and its chunks.
 
     Raises:
@@ -97,7 +95,7 @@ async def preview(task: Task, config: Config) -> PreviewView:
     async def keep(document: Document, attachments: Sequence[Attachment]) -> None:
         names.extend(attachment.filename for attachment in attachments)
 
-    models = Models(config)
+    models = models_of(task)
     try:
         services = Services(complete=models.complete(task.user), embedder=OnDemand(models, task))
         preparer = Preparer(models.pipeline(task.pipeline), services)
@@ -123,6 +121,12 @@ async def preview(task: Task, config: Config) -> PreviewView:
         ],
         attachments=names,
     )
+
+
+def models_of(task: Task) -> Models:
+    """Those of the configuration that is in force where the preview is asked for."""
+    pipelines = {} if task.settings is None else {task.pipeline: task.settings}
+    return Models(pipelines, task.proxy_url, SecretStr(task.api_key) if task.api_key else None)
 
 
 async def _document(task: Task) -> Document:

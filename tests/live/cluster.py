@@ -23,7 +23,7 @@ from tests.support.limits import is_listening, until
 from tests.support.proxy import MASTER_KEY, ROOT, START_S, STOP_S, Proxy, free_port, proxy, variables, write
 from tests.support.upstream import Upstream, upstream
 
-DRAIN_S = 3.0
+DRAIN_S = float(os.environ.get("DRAIN_S", "3"))
 CHECK_MS = 250
 """How often the load balancer asks whether a proxy is ready; two refusals take it out."""
 PEOPLE = ("alice", "bob", "cem")

@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 from deploy import setup as stack
 from tests.live.open_webui_server import QUIET, Connection, sign_in, upstreams
@@ -150,6 +151,14 @@ def test_setup_makes_secrets_once_readable_only_through_a_closed_folder(made: Pa
         assert stat.S_IMODE((made / name).stat().st_mode) == 0o700
     contents = [content for path, content in before.items() if path.parent.parent.name == ".secrets"]
     assert len(set(contents)) == len(contents), "each is its own, in both environments"
+
+
+def test_a_password_that_somebody_chose_is_in_the_database_s_address_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / ".secrets" / "prod").mkdir(parents=True)
+    (tmp_path / ".secrets" / "prod" / "postgres_password").write_text("p@ss/w%rd\n", encoding="utf-8")
+    stack.setup(tmp_path)
+    address = (tmp_path / ".secrets" / "prod" / "database_url").read_text(encoding="utf-8")
+    assert make_url(address).password == "p@ss/w%rd"
 
 
 def test_setup_completes_what_is_half_there(tmp_path: Path) -> None:

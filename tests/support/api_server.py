@@ -215,6 +215,8 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         identity=IdentityConfig(sources=[IdentityEntry(use="api_keys", name="local")]),
         collections=CollectionsConfig(create=[Creation(subjects=["user:alice"])]),
         audit=AuditConfig(readers=["user:auditor"]),
+        pipelines={"default": {"chunker": {"use": "headings", "max_tokens": 64}}},
+        limits=LIMITS,
         tools=[
             ToolEntry(use="search_documents", allow=["*"]),
             ToolEntry(use="list_collections", allow=["user:alice"]),
@@ -234,7 +236,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     service = DocumentService(database, rights, open_originals(storage), {"default": {}}, Quotas(config))
     wellness = FixedHealth()
     command = [sys.executable, "-m", "plugins.worker.preview"]
-    previewer = Previewer(database, rights, service.spool_dir, command, max_bytes=200_000, timeout_s=60)
+    previewer = Previewer(database, rights, service.spool_dir, command, config, timeout_s=60)
     routers = [
         *routers_of(catalogue, service, rights, database, found, wellness),
         *security_routers(database, rights, config),

@@ -126,7 +126,7 @@ def previewer(world: World) -> Previewer:
     )
     code = f"print({Answer(preview=said).model_dump_json()!r})"
     command = [sys.executable, "-c", code]
-    return Previewer(world.database, world.rights, world.originals.spool_dir, command, max_bytes=1)
+    return Previewer(world.database, world.rights, world.originals.spool_dir, command, world.config)
 
 
 def mount(app: FastAPI, world: World) -> None:

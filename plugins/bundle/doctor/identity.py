@@ -147,7 +147,7 @@ def check_clock(notes: Notes, ahead_s: float | None, leeway_s: int) -> None:
             "Give a token that was just issued as --token-file, and look at its `iat`.",
         )
         return
-    skew = round(ahead_s)
+    skew = int(ahead_s)  # less than a second is the header's own inexactness, and the request's way
     found = (
         f"its clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} ours"
         if skew

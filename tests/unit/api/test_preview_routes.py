@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from plugins.collections import preview
 from plugins.core.preview_task import Task
@@ -20,21 +19,6 @@ from tests.support.api_server import Server
 PATH = "/v1/collections/handbook/preview"
 LIMIT_S = 30.0
 FORM = {"type": "object", "properties": {"kind": {"type": "string"}}}
-
-
-@pytest.fixture
-def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The configuration that the child reads."""
-    folder = tmp_path / "config"
-    folder.mkdir()
-    content = {
-        "identity": {"sources": [{"use": "litellm"}]},
-        "pipelines": {"default": {"chunker": {"use": "headings", "max_tokens": 64}}},
-        "storage": {"data_dir": str(tmp_path / "data")},
-    }
-    (folder / "all.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setenv("COLLECTIONS_CONFIG", str(folder))
-    return folder
 
 
 def child(server: Server, code: str) -> None:
@@ -55,9 +39,7 @@ async def gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_markdown_document_is_shown_with_its_title_and_where_it_is_cut(
-    server: Server, configured: Path
-) -> None:
+async def test_a_markdown_document_is_shown_with_its_title_and_where_it_is_cut(server: Server) -> None:
     await server.collection()
     markdown = "# Leave\n\n" + "Everyone has 30 days of leave. " * 20 + "\n\n## Notice\n\nNinety days."
     answer = await server.as_alice.post(PATH, json={"markdown": markdown, "filename": "leave.md"})
@@ -66,7 +48,7 @@ async def test_a_markdown_document_is_shown_with_its_title_and_where_it_is_cut(
     assert (found["object"], found["filename"], found["markdown"]) == ("preview", "leave.md", markdown)
     assert found["metadata"]["title"] == "Leave"
     assert (found["warnings"], found["pages"], found["attachments"]) == ([], None, [])
-    assert len(found["chunks"]) > 2, "the pipeline of the configuration cuts small"
+    assert len(found["chunks"]) > 2, "the pipeline of the configuration in force cuts small"
     assert found["chunks"][0]["start"] == 0
     assert found["chunks"][-1]["headings"] == ["Leave", "Notice"]
     assert markdown[found["chunks"][-1]["start"] : found["chunks"][-1]["end"]].endswith("Ninety days.")
@@ -75,7 +57,7 @@ async def test_a_markdown_document_is_shown_with_its_title_and_where_it_is_cut(
     assert server.spooled() == []
 
 
-async def test_a_file_is_converted_and_nothing_of_it_is_left(server: Server, configured: Path) -> None:
+async def test_a_file_is_converted_and_nothing_of_it_is_left(server: Server) -> None:
     await server.collection()
     html = b"<html><head><title>Rules</title></head><body><h1>Rules</h1><p>Be kind.</p></body></html>"
     answer = await server.as_alice.post(PATH, files={"file": ("rules.html", html, "text/html")})
@@ -85,7 +67,7 @@ async def test_a_file_is_converted_and_nothing_of_it_is_left(server: Server, con
     assert server.spooled() == []
 
 
-async def test_the_answer_is_taken_by_add_as_it_is(server: Server, configured: Path) -> None:
+async def test_the_answer_is_taken_by_add_as_it_is(server: Server) -> None:
     await server.collection()
     body: dict[str, Any] = {"markdown": "# Invoice\n\n7 euros", "metadata": {"title": "Mine", "amount": 7}}
     found = (await server.as_alice.post(PATH, json=body)).json()
@@ -96,9 +78,7 @@ async def test_the_answer_is_taken_by_add_as_it_is(server: Server, configured: P
     assert added.json()["data"][0]["attributes"] == {"amount": 7}
 
 
-async def test_what_cannot_be_converted_is_refused_in_the_words_of_its_job(
-    server: Server, configured: Path
-) -> None:
+async def test_what_cannot_be_converted_is_refused_in_the_words_of_its_job(server: Server) -> None:
     await server.collection()
     answer = await server.as_alice.post(PATH, files={"file": ("a.pdf", b"%PDF-1.7 broken")})
     assert answer.status_code == 400
@@ -192,7 +172,7 @@ async def test_when_the_client_leaves_the_child_is_ended(server: Server, tmp_pat
 
 
 async def test_a_child_whose_standard_input_closes_gives_up_whatever_it_waits_for(
-    configured: Path, server: Server, tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
     os.mkfifo(endless := tmp_path / "endless")
     running = await asyncio.create_subprocess_exec(
@@ -201,6 +181,9 @@ async def test_a_child_whose_standard_input_closes_gives_up_whatever_it_waits_fo
     assert running.stdin is not None
     task = Task(
         pipeline="default",
+        settings={},
+        proxy_url=None,
+        api_key=None,
         embedding_model="local/minilm",
         dimension=384,
         user="local/alice",
@@ -217,6 +200,17 @@ async def test_a_child_whose_standard_input_closes_gives_up_whatever_it_waits_fo
     output, _ = await asyncio.wait_for(running.communicate(), LIMIT_S)
     assert output == b""
     assert running.returncode == 1
+
+
+async def test_a_preview_leaves_no_figures(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "figures").mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "figures"))
+    await server.collection()
+    answer = await server.as_alice.post(PATH, json={"markdown": "words"})
+    assert answer.status_code == 200, answer.text
+    assert list((tmp_path / "figures").iterdir()) == []
 
 
 async def test_only_a_few_previews_are_made_at_once_and_only_a_few_wait(
@@ -269,7 +263,7 @@ async def test_a_preview_that_takes_too_long_is_ended_and_says_what_to_do(
         await gone(int(pid.read_text()))
 
 
-async def test_to_preview_needs_the_right_to_add(server: Server, configured: Path) -> None:
+async def test_to_preview_needs_the_right_to_add(server: Server) -> None:
     await server.collection(query=["user:bob"], add=["user:carol"])
     body = {"markdown": "# A"}
     assert (await server.client("bob").post(PATH, json=body)).status_code == 403

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
@@ -98,3 +99,13 @@ def test_restarts_of_children_are_those_of_their_supervisor(tmp_path: Path) -> N
     child.restarts = 3
     show({}, None, None, {"store": child})
     assert value("collections_child_restarts", child="store") == 3
+
+
+def test_a_child_that_ended_says_nothing_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    child = Supervisor([], tmp_path / "lock", "worker")
+    for pid in (1234567, 1234568):
+        child._child = SimpleNamespace(pid=pid)  # type: ignore[assignment]
+        (tmp_path / f"gauge_livemax_{pid}.db").touch()
+        show({}, None, None, {"worker": child})
+    assert [path.name for path in tmp_path.glob("*.db")] == ["gauge_livemax_1234568.db"]

@@ -35,10 +35,16 @@ def test_each_file_that_we_ship_is_right_by_it(path: Path, validator: Draft7Vali
     assert [error.message for error in validator.iter_errors(content)] == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+OURS = [
+    path for folder in ("config", "deploy/compose/config") for path in sorted((ROOT / folder).glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_file_names_it_to_editors(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == "# yaml-language-server: $schema=schema.json"
+    named = first.removeprefix("# yaml-language-server: $schema=")
+    assert (path.parent / named).resolve() == ROOT / "config" / "schema.json"
 
 
 @pytest.mark.parametrize(

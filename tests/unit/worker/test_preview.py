@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 
 from crawler.errors import FetchRefused
-from plugins.core.config import Config
-from plugins.core.pipeline_shapes import PreviewView
 from plugins.core.preview_task import Task
-from plugins.worker.models import Models, NotConfigured
-from plugins.worker.preview import OnDemand, preview
-from tests.support.collections import a_config
+from plugins.worker.models import NotConfigured
+from plugins.worker.preview import OnDemand, models_of, preview
 from tests.support.proxy import ROOT
 
 MAIL = b"""From: ada@example.com\r
@@ -38,6 +35,9 @@ The parties agree.\r
 def task(**fields: Any) -> Task:
     usual: dict[str, Any] = {
         "pipeline": "default",
+        "settings": {},
+        "proxy_url": None,
+        "api_key": None,
         "embedding_model": "local/minilm",
         "dimension": 384,
         "user": "kc/alice",
@@ -52,13 +52,9 @@ def task(**fields: Any) -> Task:
     return Task(**{**usual, **fields})
 
 
-async def previewed(folder: Path, config: Config | None = None, **fields: Any) -> PreviewView:
-    return await preview(task(**fields), config or a_config(folder))
-
-
-async def test_a_pdf_shows_its_pages_and_on_which_each_passage_is(tmp_path: Path) -> None:
+async def test_a_pdf_shows_its_pages_and_on_which_each_passage_is() -> None:
     path = ROOT / "examples" / "documents" / "annual-report-2025.pdf"
-    found = await previewed(tmp_path, filename=path.name, path=path)
+    found = await preview(task(filename=path.name, path=path))
     assert found.pages is not None
     assert found.pages > 1
     assert {chunk.page_first for chunk in found.chunks} == set(range(1, found.pages + 1))
@@ -69,45 +65,42 @@ async def test_a_pdf_shows_its_pages_and_on_which_each_passage_is(tmp_path: Path
 async def test_files_inside_a_mail_are_named(tmp_path: Path) -> None:
     path = tmp_path / "mail"
     path.write_bytes(MAIL)
-    found = await previewed(tmp_path, filename="mail.eml", path=path)
+    found = await preview(task(filename="mail.eml", path=path))
     assert found.attachments == ["contract.txt"]
     assert "until Friday" in found.markdown
     assert "The parties agree" not in found.markdown
 
 
-async def test_an_address_that_is_not_public_is_not_fetched(tmp_path: Path) -> None:
+async def test_an_address_that_is_not_public_is_not_fetched() -> None:
     with pytest.raises(FetchRefused):
-        await previewed(tmp_path, url="http://127.0.0.1:1/secret")
+        await preview(task(url="http://127.0.0.1:1/secret"))
 
 
-async def test_a_pipeline_that_is_not_there_any_more_says_so(tmp_path: Path) -> None:
+async def test_a_pipeline_that_is_not_there_any_more_says_so() -> None:
     with pytest.raises(NotConfigured, match="`gone` of this collection is not configured any more"):
-        await previewed(tmp_path, pipeline="gone", markdown="words")
+        await preview(task(pipeline="gone", settings=None, markdown="words"))
 
 
-async def test_a_chunker_that_asks_the_embedding_model_gets_the_collections(tmp_path: Path) -> None:
-    embedder = OnDemand(Models(a_config(tmp_path)), task())
+async def test_a_chunker_that_asks_the_embedding_model_gets_the_collections() -> None:
+    embedder = OnDemand(models_of(task()), task())
     first, second = await embedder.embed(["one"]), await embedder.embed(["one"])
     assert first == second
     assert len(first[0]) == 384
 
 
-async def test_a_semantic_pipeline_is_previewed_with_the_collections_model(tmp_path: Path) -> None:
-    pipelines = {"default": {"chunker": {"use": "semantic", "max_tokens": 64}}}
-    config = a_config(tmp_path).model_copy(update={"pipelines": pipelines})
+async def test_a_semantic_pipeline_is_previewed_with_the_collections_model() -> None:
+    settings = {"chunker": {"use": "semantic", "max_tokens": 64}}
     leave = "Employees have thirty days of leave. Leave is asked for in writing. Unused leave expires. "
     rockets = "The rocket burns liquid oxygen. Its second stage reaches orbit. The engine is cooled by fuel. "
     markdown = 2 * leave + 2 * rockets
-    found = await previewed(tmp_path, config, markdown=markdown)
+    found = await preview(task(settings=settings, markdown=markdown))
     texts = [markdown[chunk.start : chunk.end] for chunk in found.chunks]
     assert len(texts) > 1
     assert not any("rocket" in text and "thirty days" in text for text in texts)
 
 
-async def test_an_embedding_model_that_cannot_be_reached_is_no_hindrance_where_nothing_asks_it(
-    tmp_path: Path,
-) -> None:
-    found = await previewed(tmp_path, embedding_model="remote", markdown="words")
+async def test_an_embedding_model_that_cannot_be_reached_is_no_hindrance_where_nothing_asks_it() -> None:
+    found = await preview(task(embedding_model="remote", markdown="words"))
     assert len(found.chunks) == 1
     with pytest.raises(NotConfigured, match=r"`worker\.proxy_url`"):
-        await OnDemand(Models(a_config(tmp_path)), task(embedding_model="remote")).embed(["one"])
+        await OnDemand(models_of(task()), task(embedding_model="remote")).embed(["one"])

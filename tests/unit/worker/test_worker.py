@@ -14,13 +14,17 @@ from sqlalchemy import select, update
 from crawler.fetch import Fetched
 from crawler.stores import LiteSupervisor
 from plugins.collections import tables
+from plugins.collections.exchanges import Exchange, ExchangeLog
 from plugins.collections.jobs import LeaseLost, beat, workers_alive
 from plugins.collections.records import CollectionRecord, now
+from plugins.core.config import ExchangesConfig
 from plugins.core.document_shapes import DocumentPatch
-from plugins.core.errors import Conflict, UnknownCollection
+from plugins.core.errors import Conflict, UnknownCollection, Upstream
+from plugins.worker import tidy
 from plugins.worker.crawlers import Crawlers
 from plugins.worker.models import NotConfigured
-from tests.support.collections import World, an_upload
+from plugins.worker.tidy import Tidy
+from tests.support.collections import LIMIT_S, World, an_upload
 
 
 async def test_a_transient_error_is_tried_again_and_forgotten(world: World) -> None:
@@ -247,6 +251,51 @@ async def test_a_dropped_collection_is_unknown_at_once_and_its_name_is_free(worl
     folder = Path(world.config.storage.data_dir) / "originals" / first.id
     assert not folder.exists()
     assert (await world.catalogue.get(world.alice, "handbook")).documents == 0
+
+
+async def test_a_collection_that_cannot_be_dropped_yet_does_not_hold_up_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, next_one = await world.collection(), await world.collection("second")
+    for collection in (stuck, next_one):
+        await world.catalogue.drop(world.alice, collection.id)
+    drop, failing = world.originals.drop, [True]
+
+    async def fails(collection_id: str) -> None:
+        if collection_id == stuck.id and failing:
+            raise Upstream
+        await drop(collection_id)
+
+    monkeypatch.setattr(world.originals, "drop", fails)
+    monkeypatch.setattr(tidy.log, "propagate", True)
+    async with world.working():
+        await world.until(lambda: left(world, [stuck.id]))
+        failing.clear()
+        await world.until(world.idle)
+    assert f"collection {stuck.id} cannot be cleared away yet" in caplog.text
+
+
+async def left(world: World, ids: list[str]) -> bool:
+    """Whether these are the dropped collections that are still to be cleared away."""
+    return [collection.id for collection in await world.queue.dropped()] == ids
+
+
+async def test_old_exchanges_go_though_originals_cannot_be_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(older_than_s: float) -> list[tuple[str, str]]:
+        raise Upstream
+
+    monkeypatch.setattr(world.originals, "documents", fails)
+    old = Exchange(1e9, "kc/alice", "req-1", "/v1/chat/completions", "chat", {}, {})
+    log = ExchangeLog(world.database, ExchangesConfig(enabled=True))
+    log.note(old)
+    assert await log.flush(LIMIT_S) == 0
+    sweeping = Tidy(world.queue, world.originals, world.store, exchanges_days=30)
+    with pytest.raises(Upstream):
+        await sweeping.sweep()
+    async with world.database.read() as connection:
+        assert (await connection.execute(select(tables.exchanges))).all() == []
 
 
 async def test_a_live_worker_is_seen(world: World) -> None:

@@ -84,7 +84,7 @@ class Answering:
 
     def answered(self, response: Any) -> None:
         """A plain answer is complete, as the client gets it. Of a stream nothing is known yet; whether it is
-        one, the request does not tell: of `"stream": 1` LiteLLM makes a plain answer."""
+        one, the request does not tell: LiteLLM may answer one that asks for a stream as a whole."""
         if response is None or hasattr(response, "__aiter__"):
             return
         if self.turn is None:

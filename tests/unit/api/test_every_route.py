@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -136,6 +137,37 @@ async def test_an_error_that_the_app_has_a_handler_for_goes_to_it(server: Server
     server.search.error = ProxyLikeException()
     answer = await server.as_alice.post("/v1/collections/a/search", json={"query": "a"})
     assert (answer.status_code, answer.json()["error"]["message"]) == (429, "key is over budget")
+
+
+async def a_start_and_no_more() -> AsyncIterator[bytes]:
+    yield b'{"query":'
+    await asyncio.Event().wait()
+
+
+async def spaces_without_end() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "content", "message"),
+    [
+        ("STALLED_S", a_start_and_no_more, "The body did not go on for 0.01 seconds."),
+        ("BODY_S", spaces_without_end, "The body was not there within 0.01 seconds."),
+    ],
+)
+async def test_a_body_that_does_not_come_to_its_end_is_given_up(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    content: Callable[[], AsyncIterator[bytes]],
+    message: str,
+) -> None:
+    monkeypatch.setattr(f"plugins.api.route.{limit}", 0.01)
+    answer = await server.as_alice.post("/v1/collections/handbook/search", content=content())
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["message"] == message
 
 
 @pytest.mark.parametrize(

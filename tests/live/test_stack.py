@@ -98,8 +98,14 @@ def realm_settings(public_url: str) -> dict[str, Any]:
     return {"clients": json.loads(text)["clients"]}
 
 
+def set_by(service: str) -> dict[str, Any]:
+    """The variables that the compose file gives a service; those without a value are the operator's."""
+    given: dict[str, Any] = SERVICES[service]["environment"]
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def environment(folder: Path, secrets: Path, metrics_port: int, **addresses: str) -> dict[str, str]:
-    """What the containers of proxy, worker and migration have, with other addresses.
+    """What the proxy's container has but for its figures, with other addresses.
 
     Args:
         metrics_port: Of the worker.
@@ -111,7 +117,8 @@ def environment(folder: Path, secrets: Path, metrics_port: int, **addresses: str
     content = yaml.safe_load(worker.read_text(encoding="utf-8"))
     content["worker"] |= {"metrics_port": metrics_port, "metrics_host": "127.0.0.1"}
     worker.write_text(yaml.safe_dump(content), encoding="utf-8")
-    given = {name: str(value) for name, value in SERVICES["worker"]["environment"].items()}
+    figures = {"PROMETHEUS_METRICS_PORT", "PROMETHEUS_MULTIPROC_DIR"}
+    given = {name: str(value) for name, value in set_by("proxy").items() if name not in figures}
     given = {name: value.replace("/run/secrets", str(secrets)) for name, value in given.items()} | addresses
     assert not [value for value in given.values() if "${" in value], "each address is replaced"
     return given | {
@@ -206,13 +213,16 @@ def running(keycloak: Keycloak, ollama: Ollama, tmp_path_factory: pytest.TempPat
             FORWARDED_ALLOW_IPS="127.0.0.1",
             OLLAMA_BASE_URL=ollama.url,
         )
-        with started(SERVICES["migrate"]["command"], folder / "migrate.log", environ) as migration:
+        of_proxy = set_by("proxy").keys() - set_by("worker").keys()
+        assert {"LITELLM_MASTER_KEY_FILE", "REDIS_PASSWORD_FILE"} <= of_proxy
+        of_worker = {name: value for name, value in environ.items() if name not in of_proxy}
+        with started(SERVICES["migrate"]["command"], folder / "migrate.log", of_worker) as migration:
             assert migration.wait(COMMAND_S) == 0, (folder / "migrate.log").read_text(encoding="utf-8")
-        opened.enter_context(started(SERVICES["worker"]["command"], folder / "worker.log", environ))
+        opened.enter_context(started(SERVICES["worker"]["command"], folder / "worker.log", of_worker))
         command = [*SERVICES["proxy"]["command"][:-4], "--host", "127.0.0.1", "--port", str(port)]
         figures = {"PROMETHEUS_METRICS_PORT": str(metrics_ports["proxy"])}
         figures["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "metrics")
-        assert figures.keys() == SERVICES["proxy"]["environment"].keys() - environ.keys()
+        assert figures.keys() == set_by("proxy").keys() - environ.keys()
         process = opened.enter_context(started(command, folder / "proxy.log", environ | figures))
         proxy = Proxy(url, folder / "proxy.log", process)
         wait_until_ready(proxy)

@@ -54,6 +54,7 @@ def environment_of(service: str, folder: Path) -> dict[str, str]:
     found = {
         name: VARIABLE.sub(lambda match: given[match[1]], str(value))
         for name, value in SERVICES[service]["environment"].items()
+        if value is not None  # as in the settings; there is none
     }
     secrets = f"{folder}/.secrets/dev/"
     return {name: value.replace("/run/secrets/", secrets) for name, value in found.items()}

@@ -110,6 +110,7 @@ def test_no_container_has_more_rights_than_it_needs(rendered: list[dict[str, Any
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in [*pod["containers"], *pod.get("initContainers", ())]:
+            assert "command" not in container, "it would take the place of the image's init process"
             context = container["securityContext"]
             assert context["readOnlyRootFilesystem"] is True
             assert context["allowPrivilegeEscalation"] is context["privileged"] is False
@@ -176,6 +177,13 @@ def test_workers_are_scaled_by_the_queue(rendered: list[dict[str, Any]]) -> None
     assert one(without, "Deployment", "demo-worker")["spec"]["replicas"] == 3
 
 
+def test_a_worker_can_do_without_the_secrets_of_the_proxy() -> None:
+    found = render("--set", "worker.secretName=of-the-worker")
+    for name, secret in (("proxy", VALUES["secretName"]), ("worker", "of-the-worker")):
+        [container] = one(found, "Deployment", f"demo-{name}")["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": secret}}]
+
+
 def test_the_migration_runs_before_an_upgrade_with_the_new_configuration(
     rendered: list[dict[str, Any]],
 ) -> None:
@@ -185,7 +193,7 @@ def test_the_migration_runs_before_an_upgrade_with_the_new_configuration(
     job = one(rendered, "Job", "demo-migrate")["spec"]["template"]["spec"]
     assert "serviceAccountName" not in job, "the release's account is not there yet"
     [migration] = job["containers"]
-    assert migration["command"][2:] == [
+    assert migration["args"][2:] == [
         "plugins",
         "migrate",
         "--config",

@@ -64,7 +64,7 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
 envFrom:
-  - secretRef: {name: {{ .Values.secretName }}}
+  - secretRef: {name: {{ .secretName | default .Values.secretName }}}
 env:
   - {name: COLLECTIONS_CONFIG, value: /app/config}
   - {name: DATA_DIR, value: /data}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def check(folder: Path, proxy_config: Path | None) -> list[str]:
     if proxy_config:
         mistakes += check_proxy(proxy_config, set(config.chat.profiles) if config and not wrong else None)
     if proxy_config and config and "pipelines" not in wrong:
-        lines = check_models(config.pipelines, proxy_config)
+        lines = check_models(config, proxy_config)
         mistakes += [locate(line, config.files, config.folder) for line in lines]
     return mistakes
 
@@ -107,33 +108,42 @@ def check_subjects(config: Config) -> Iterator[str]:
                     yield f"{key}[{number}].subjects[{index}]: {error.message}"
 
 
-def named_models(pipelines: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """The models that pipelines without mistakes name, each after the setting that names it."""
-    for name, settings in pipelines.items():
+def named_models(config: Config) -> Iterator[tuple[str, str]]:
+    """The models that collections need by this configuration, each after the setting that names it; pipelines
+    with mistakes name none."""
+    usual = False
+    for name, settings in config.pipelines.items():
         try:
-            config = validate(CrawlerConfig, settings, "")
+            pipeline = validate(CrawlerConfig, settings, "")
         except ConfigError:
             continue
-        for setting, model in models(config).items():
+        usual = usual or pipeline.embedding_model is None
+        for setting, model in models(pipeline).items():
             yield f"pipelines.{name}.{setting}", model
+    if usual:
+        yield "collections.embedding_model", config.collections.embedding_model
 
 
 def check_way_to_models(config: Config) -> Iterator[str]:
     """That the worker is told how to ask the chat models that pipelines name."""
-    for setting, model in named_models(config.pipelines):
+    for setting, model in named_models(config):
         if setting.endswith(".model") and not (config.worker.proxy_url and config.worker.api_key):
             yield f"{setting}: to ask `{model}`, set worker.proxy_url and worker.api_key"
 
 
-def check_models(pipelines: Mapping[str, Mapping[str, Any]], path: Path) -> Iterator[str]:
-    """That LiteLLM's YAML has the models that pipelines name; a file that cannot be read has none to miss."""
+def check_models(config: Config, path: Path) -> Iterator[str]:
+    """That LiteLLM's YAML has the models that collections need. One that cannot be read, or whose models may
+    be in LiteLLM's database, has none to miss."""
     try:
         content = read_yaml(path)
     except ConfigError:
         return
+    in_database = (content.get("general_settings") or {}).get("store_model_in_db")
+    if in_database or os.environ.get("STORE_MODEL_IN_DB", "").strip().lower() == "true":
+        return
     aliases = (content.get("router_settings") or {}).get("model_group_alias") or {}
     known = [str(entry.get("model_name", "")) for entry in content.get("model_list") or []] + list(aliases)
-    for setting, model in named_models(pipelines):
+    for setting, model in named_models(config):
         if not any(fnmatchcase(model, name) for name in known):
             yield f"{setting}: there is no model `{model}` in model_list"
 
@@ -147,13 +157,13 @@ def check_work(config: Config) -> list[str]:
 
 
 def check_against(config: Config, path: Path) -> list[str]:
-    """What of a configuration without mistakes does not go with LiteLLM's YAML: the models that pipelines
-    name, and the profiles that models name."""
+    """What of a configuration without mistakes does not go with LiteLLM's YAML: the models that collections
+    need, and the profiles that models name."""
     try:
         models = read_yaml(path).get("model_list") or []
     except ConfigError:
         return []
-    mistakes = [locate(line, config.files, config.folder) for line in check_models(config.pipelines, path)]
+    mistakes = [locate(line, config.files, config.folder) for line in check_models(config, path)]
     for index, model in enumerate(models):
         lines = check_model(model, f"model_list[{index}]", set(config.chat.profiles))
         mistakes += [f"{path}: {line}" for line in lines]

@@ -223,3 +223,13 @@ def test_the_models_that_pipelines_ask_must_be_there_and_reachable(
     edit(folder / "pipelines.yaml", "pipelines.asking.extractor.model", "extractive")
     edit(folder / "pipelines.yaml", "pipelines.asking.embedding_model", "local/minilm")
     assert run_check().returncode == 0
+
+
+def test_the_embedding_model_of_collections_must_be_there_unless_models_are_in_litellms_database(
+    folder: Path, run_check: Callable[..., Checked]
+) -> None:
+    edit(folder / "collections.yaml", "collections.embedding_model", "no-such-embedder")
+    checked = run_check()
+    wanted = "collections.embedding_model: there is no model `no-such-embedder` in model_list"
+    assert f"{folder / 'collections.yaml'}: {wanted}" in checked.stderr, checked.stderr
+    assert run_check({**KEYS, "STORE_MODEL_IN_DB": "True"}).returncode == 0

@@ -20,7 +20,7 @@ from litellm.types.utils import LLMResponseTypes, ModelResponse
 
 from crawler.errors import CrawlError
 from plugins.core.chat_config import ChatConfig
-from plugins.core.errors import BundleError
+from plugins.core.errors import BundleError, InvalidRequest
 from plugins.core.logs import about
 from plugins.core.metrics import answered
 from plugins.proxy import asked as asking
@@ -47,6 +47,8 @@ APIS: dict[str, Callable[[dict[str, Any], ChatConfig], Api]] = {
 BEGUN = "_litellm_collections_begun"
 """Of LiteLLM's logging object: the one thing of a request that all hooks get, that no client sets, and that
 is gone with the request, however it ends."""
+WEBSOCKET = "_aresponses_websocket"
+"""LiteLLM's call type of a connection to `/v1/responses`: no hook is told of its frames, each a request."""
 LIMITER = "parallel_request_limiter"
 """LiteLLM's name of the hook that counts requests and tokens a minute, and requests at once."""
 
@@ -81,6 +83,9 @@ class ChatHooks(CustomLogger):
             ChatRefusal: What was asked for is not valid, or not allowed.
         """
         fence(data)
+        if call_type == WEBSOCKET:
+            message = "`/v1/responses` is not served over a WebSocket here: send each request as POST."
+            raise ChatRefusal(InvalidRequest(message), str(data.get("litellm_call_id", "")))
         if call_type not in APIS:
             return None
         self._take_place()

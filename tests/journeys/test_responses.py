@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 from pydantic import BaseModel
+from websockets.sync.client import connect
 
 from tests.support.apis_proxy import CITED, SEARCH, TEXT, WEATHER, Apis, until
 from tests.support.native_upstream import ANSWER, PREFACE, THOUGHT
@@ -54,6 +55,17 @@ def test_a_streamed_response_ends_in_the_plain_one(apis: Apis, name: str) -> Non
         for _ in stream:
             pass
         assert stream.get_final_response().output_text == plain.output_text
+
+
+@pytest.mark.parametrize("query", ["", "?model=scripted"])
+def test_a_websocket_whose_frames_nobody_would_see_is_refused(apis: Apis, query: str) -> None:
+    address = f"{str(apis.http.base_url).replace('http', 'ws', 1).rstrip('/')}/v1/responses{query}"
+    headers = {"Authorization": f"Bearer {apis.client.api_key}"}
+    with connect(address, additional_headers=headers, proxy=None) as socket:
+        socket.send(json.dumps({"type": "response.create", "model": "scripted", "input": NOTICE}))
+        answer = json.loads(socket.recv(timeout=60))
+    assert answer["type"] == "error"
+    assert "send each request as POST" in answer["error"]["message"]
 
 
 def test_what_was_searched_and_what_is_cited_are_items_of_the_output(apis: Apis) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import litellm
 from litellm.litellm_core_utils.model_param_helper import ModelParamHelper
 from litellm.proxy import proxy_server
+from litellm.router import Router
 
 from plugins.core.identity import Principal
 from plugins.core.metrics import CACHED_ROUNDS
@@ -40,6 +41,7 @@ async def control(
     principal: Principal,
     scope: Scope,
     data: Mapping[str, Any],
+    models: Sequence[str],
 ) -> dict[str, Any]:
     """LiteLLM's ``cache`` for all rounds of a request: in a namespace that only those share who may read the
     same, of collections that stand as they do now.
@@ -53,9 +55,10 @@ async def control(
         principal: Who asks.
         scope: What its searches are narrowed to.
         data: The request; what LiteLLM's key leaves out of it is in the namespace.
+        models: All that its rounds ask. LiteLLM's key has their names, the namespace what is behind them.
     """
-    secret = proxy_server.master_key
-    if state is None or not secret or not is_exact():
+    secret, router = proxy_server.master_key, proxy_server.llm_router
+    if state is None or not secret or router is None or not is_exact():
         return dict(UNCACHED)
     if (readable := await state(principal, scope.collections)) is None:
         return dict(UNCACHED)
@@ -69,10 +72,19 @@ async def control(
         repr(scope.ranking_options),
     ]
     said = data["cache"] if isinstance(data.get("cache"), dict) else {}
+    behind = [fingerprint_of(router, model) for model in models]
     return {
         **{name: said[name] for name in CONTROLS if name in said},
-        "namespace": PREFIX + _sealed(secret, [readable, narrowed, str(data.get("model")), others]),
+        "namespace": PREFIX + _sealed(secret, [readable, narrowed, behind, others]),
     }
+
+
+def fingerprint_of(router: Router, model: str) -> str:
+    """Of the deployments behind the name: another model, or another place of it, has another."""
+    deployments = router.get_model_list(model_name=model) or ()
+    params = [dict(deployment.get("litellm_params") or {}) for deployment in deployments]
+    told = json.dumps([model, sorted(json.dumps(each, sort_keys=True, default=repr) for each in params)])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def is_exact() -> bool:

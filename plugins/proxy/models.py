@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +13,7 @@ from litellm.router import Router
 from plugins.core.errors import DeadlineExceeded, InvalidRequest, LimitReached, ModelUnavailable
 from plugins.core.identity import Principal
 from plugins.core.metrics import QUERY_EMBEDDINGS
-from plugins.proxy.caches import Vectors, for_vectors
+from plugins.proxy.caches import Vectors, fingerprint_of, for_vectors
 from plugins.proxy.tracing import below_current
 from plugins.proxy.upstream import fallback_of
 
@@ -51,7 +49,7 @@ class RouterEmbed:
                 f"The embedding model `{model}` is not configured in this proxy. "
                 "Tell the operator: it belongs in the model_list."
             )
-        fingerprint = _fingerprint(router, model)
+        fingerprint = fingerprint_of(router, model)
         if self._kept is None:
             return (await self._embedded(router, model, fingerprint, texts, principal)).vectors
         found = [self._kept.get(fingerprint, text) for text in texts]
@@ -108,14 +106,6 @@ class RouterEmbed:
 class _Answer(NamedTuple):
     vectors: list[list[float]]
     by_fallback: bool
-
-
-def _fingerprint(router: Router, model: str) -> str:
-    """Of the deployments behind the name: another model, or another place of it, has another."""
-    deployments = router.get_model_list(model_name=model) or ()
-    params = [dict(deployment.get("litellm_params") or {}) for deployment in deployments]
-    told = json.dumps([model, sorted(json.dumps(each, sort_keys=True, default=repr) for each in params)])
-    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _max_input_tokens(router: Router, model: str) -> int | None:

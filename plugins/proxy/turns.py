@@ -97,6 +97,7 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
     check_choice(data, names, own)
     messages = data["messages"]
     budget = parts.budgets.of(principal)
+    asks = profile.condense_model or str(model)
     turn = Turn(
         call=Call(
             principal=principal,
@@ -112,11 +113,10 @@ async def begin(parts: ChatParts, principal: Principal, asked: Asked, data: dict
         foreign_tools=None in own,
         structured=structured_output(data, keep=not names),
         window=Window(max_input_tokens(model), answer_tokens(data), data.get("tools") or ()),
-        cache=await control(parts.state, principal, scope, data),
+        cache=await control(parts.state, principal, scope, data, (str(model), asks)),
     )
     turn.citations.begin_above(messages)
     if mode != "tool":
-        asks = profile.condense_model or str(model)
         question = await question_of(data, asks, parts.condense_prompt, turn.call.deadline, turn.cache)
         if question:
             turn.searched.append(await search(turn, question))

@@ -9,6 +9,7 @@ import litellm
 import pytest
 from litellm.caching.caching import Cache
 from litellm.proxy import proxy_server
+from litellm.router import Router
 from prometheus_client import REGISTRY
 
 from crawler.store import Comparison
@@ -33,10 +34,17 @@ def cached(monkeypatch: pytest.MonkeyPatch) -> None:
     """LiteLLM has a response cache of its own process."""
     monkeypatch.setattr(litellm, "cache", SimpleNamespace(type="local"))
     monkeypatch.setattr(proxy_server, "master_key", "sk-master")
+    monkeypatch.setattr(proxy_server, "llm_router", router("openai/small"))
+
+
+def router(model: str) -> Router:
+    """With one deployment of `chat`."""
+    params = {"model": model, "api_key": "sk-of-an-example"}
+    return Router(model_list=[{"model_name": "chat", "litellm_params": params}])
 
 
 async def namespace(scope: Scope | None = None, principal: Principal = ALICE, **data: Any) -> str:
-    told = await control(state, principal, scope or Scope(), {**DATA, **data})
+    told = await control(state, principal, scope or Scope(), {**DATA, **data}, [data.get("model", "chat")])
     return str(told["namespace"])
 
 
@@ -61,6 +69,12 @@ async def test_what_changes_an_answer_and_is_not_in_litellms_key_is_in_the_names
     assert await namespace(scope, **data) != await namespace()
 
 
+async def test_another_model_behind_the_name_has_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = await namespace()
+    monkeypatch.setattr(proxy_server, "llm_router", router("openai/large"))
+    assert await namespace() != before
+
+
 async def test_who_may_read_something_else_has_another_namespace() -> None:
     bob = Principal(source="local", subject="bob", username="bob")
     assert await namespace(principal=bob) != await namespace()
@@ -77,29 +91,31 @@ async def test_without_a_cache_that_answers_equal_requests_alone_nothing_is_cach
     monkeypatch: pytest.MonkeyPatch, cache: str | None
 ) -> None:
     monkeypatch.setattr(litellm, "cache", SimpleNamespace(type=cache) if cache else None)
-    assert await control(state, ALICE, Scope(), DATA) == UNCACHED
+    assert await control(state, ALICE, Scope(), DATA, ["chat"]) == UNCACHED
 
 
 async def test_where_nobody_can_tell_what_may_be_read_nothing_is_cached() -> None:
-    assert await control(unknown, ALICE, Scope(), DATA) == UNCACHED
-    assert await control(None, ALICE, Scope(), DATA) == UNCACHED
+    assert await control(unknown, ALICE, Scope(), DATA, ["chat"]) == UNCACHED
+    assert await control(None, ALICE, Scope(), DATA, ["chat"]) == UNCACHED
 
 
 async def test_without_a_master_key_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy_server, "master_key", None)
-    assert await control(state, ALICE, Scope(), DATA) == UNCACHED
+    assert await control(state, ALICE, Scope(), DATA, ["chat"]) == UNCACHED
 
 
 async def test_a_client_says_whether_the_cache_is_asked_but_not_where_or_how_long() -> None:
     said = {"no-cache": True, "no-store": False, "s-maxage": 60, "ttl": 10**9, "namespace": "own"}
-    told = await control(state, ALICE, Scope(), {**DATA, "cache": said})
+    told = await control(state, ALICE, Scope(), {**DATA, "cache": said}, ["chat"])
     assert told == {"no-cache": True, "no-store": False, "s-maxage": 60, "namespace": await namespace()}
-    assert (await control(state, ALICE, Scope(), {**DATA, "cache": "x"})) == {"namespace": await namespace()}
+    assert (await control(state, ALICE, Scope(), {**DATA, "cache": "x"}, ["chat"])) == {
+        "namespace": await namespace()
+    }
 
 
 async def test_the_namespace_is_in_litellms_key_whatever_else_the_request_says() -> None:
     cache = Cache()
-    told = await control(state, ALICE, Scope(), DATA)
+    told = await control(state, ALICE, Scope(), DATA, ["chat"])
     key = cache.get_cache_key(**DATA, cache=told, metadata={"redis_namespace": "forged"})
     assert key.startswith(f"{told['namespace']}:")
 

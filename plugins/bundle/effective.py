@@ -64,8 +64,16 @@ class _Origins:
         self._file = file
         self._config = config
 
-    def walk(self, value: Any, written: Any, where: str, *, plugin: bool = False) -> Iterator[Value]:
-        """The settings within ``value``, which came from what is ``written``."""
+    def walk(
+        self, value: Any, written: Any, where: str, *, plugin: bool = False, hidden: bool = False
+    ) -> Iterator[Value]:
+        """The settings within ``value``, which came from what is ``written``.
+
+        Args:
+            plugin: Whether it is a plugin's, which may not have said what is secret: then its name does.
+            hidden: Whether it is in a mapping whose name says so.
+        """
+        hidden = hidden or (plugin and bool(_SECRET.search(re.sub(r".*\.|\[\d+\]", "", where))))
         if isinstance(value, Plugin | PluginConfig):
             own = {name: getattr(value, name) for name in type(value).model_fields}
             yield from self._fields(own, written, where, plugin=False)
@@ -74,22 +82,22 @@ class _Origins:
             fields = {name: getattr(value, name) for name in type(value).model_fields}
             yield from self._fields(fields, written, where, plugin=plugin)
         elif isinstance(value, Mapping) and value:
-            yield from self._fields(value, written, where, plugin=plugin)
+            yield from self._fields(value, written, where, plugin=plugin, hidden=hidden)
         elif isinstance(value, list | tuple) and any(isinstance(item, BaseModel | Mapping) for item in value):
             same = isinstance(written, list) and len(written) == len(value)  # else some are left out
             for index, item in enumerate(value):
                 part = written[index] if same else written
                 yield from self.walk(item, part, f"{where}[{index}]", plugin=plugin)
         else:
-            name = re.sub(r".*\.|\[\d+\]", "", where)
-            hidden = plugin and isinstance(value, str | list | tuple) and value and _SECRET.search(name)
-            yield Value(where, MASK if hidden else _shown(value), self._origin(written))
+            masked = hidden and isinstance(value, str | list | tuple) and value
+            yield Value(where, MASK if masked else _shown(value), self._origin(written))
 
     def _fields(
-        self, fields: Mapping[str, Any], written: Any, where: str, *, plugin: bool
+        self, fields: Mapping[str, Any], written: Any, where: str, *, plugin: bool, hidden: bool = False
     ) -> Iterator[Value]:
         for name, value in fields.items():
-            yield from self.walk(value, _part(written, name), f"{where}.{name}", plugin=plugin)
+            at = f"{where}.{name}"
+            yield from self.walk(value, _part(written, name), at, plugin=plugin, hidden=hidden)
 
     def _own_settings(self, entry: Plugin | PluginConfig, where: str) -> Settings:
         if where == "storage.store":  # its place has a default that depends on the others

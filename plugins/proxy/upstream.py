@@ -99,7 +99,9 @@ def public(error: Exception, call: Call) -> BundleError:
     if isinstance(error, BundleError):
         return error
     ids = {"request_id": call.request_id, "user_id": call.principal.user_id}
-    log.warning("the model broke off: %s", type(error).__name__, exc_info=error, extra=ids)
+    status = getattr(error, "status_code", None)
+    log.warning("the model broke off: %s, status %s", type(error).__name__, status, extra=ids)
+    log.debug("of the model that broke off", exc_info=error, extra=ids)  # its words may quote a document
     if isinstance(error, RateLimitError):
         return LimitReached("The model's rate limit is reached. Try again later.")
     if isinstance(error, Timeout | TimeoutError):

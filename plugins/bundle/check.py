@@ -120,7 +120,7 @@ def named_models(config: Config) -> Iterator[tuple[str, str]]:
         usual = usual or pipeline.embedding_model is None
         for setting, model in models(pipeline).items():
             yield f"pipelines.{name}.{setting}", model
-    if usual:
+    if usual and "collections" in config.files:  # else nobody was given the right to make any
         yield "collections.embedding_model", config.collections.embedding_model
 
 

@@ -1,26 +1,27 @@
 """Requests and answers, where they are kept for audits: written off the request's path, and never lost
 silently.
 
-What waits to be written is in memory. While `MAX_WAITING` of them wait, or `MAX_WAITING_CHARS` of their
-texts, no further request is taken: nothing is answered that cannot be kept.
+What waits to be written is in memory. While `MAX_WAITING` of them wait, or `MAX_WAITING_BYTES` of them, no
+further request is taken: nothing is answered that cannot be kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import json
 import logging
 import re
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import delete, insert, select, text
 
 from plugins.collections import tables
 from plugins.collections.audit import AuditLog, record
+from plugins.collections.bounded import Bounded
 from plugins.collections.database import Database
 from plugins.collections.records import now
 from plugins.core.config import ExchangesConfig
@@ -31,8 +32,11 @@ from plugins.core.shapes import ExchangeEntry, ExchangeList
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 500
-MAX_WAITING_CHARS = 64 * 2**20
+MAX_WAITING_BYTES = 64 * 2**20
+"""As JSON."""
 BATCH = 50
+"""Written in one transaction, at most; and no more of them than these bytes hold, as JSON."""
+BATCH_BYTES = 4 * 2**20
 DELETED_AT_ONCE = 1000
 """In one transaction, which others wait for."""
 RETRY_S = 2.0
@@ -63,8 +67,9 @@ class ExchangeLog:
         self._database = database
         self._settings = settings
         self._patterns = [re.compile(pattern) for pattern in settings.redact]
-        self._waiting: deque[Exchange] = deque()
-        self._chars = 0
+        self._waiting: deque[tuple[Exchange, int]] = deque()
+        self._bytes = 0
+        self._at_once = BATCH
         self._writer: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
@@ -82,7 +87,7 @@ class ExchangeLog:
         Raises:
             Upstream: Too many wait for the database.
         """
-        full = len(self._waiting) >= MAX_WAITING or self._chars >= MAX_WAITING_CHARS
+        full = len(self._waiting) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES
         if self._settings.enabled and full:
             raise Upstream(
                 "Requests and answers are kept here, and at the moment they cannot be written down. "
@@ -92,8 +97,9 @@ class ExchangeLog:
 
     def note(self, exchange: Exchange) -> None:
         """Have it written, soon."""
-        self._waiting.append(exchange)
-        self._chars += _chars([exchange.request, exchange.answer])
+        size = len(json.dumps([exchange.model, exchange.request, exchange.answer], default=str))
+        self._waiting.append((exchange, size))
+        self._bytes += size
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
@@ -124,18 +130,30 @@ class ExchangeLog:
 
     async def _write_some(self) -> None:
         async with self._turn:
-            batch = list(itertools.islice(self._waiting, BATCH))
+            batch = self._batch()
             if not batch:  # another had the turn before
                 return
             try:
                 await self._insert(await asyncio.to_thread(self._rows, batch))
             except Upstream:
+                self._at_once = max(1, len(batch) // 2)  # it may be too much for the time of a transaction
                 raise
             except Exception:  # noqa: BLE001 - whatever is wrong with one must not hold up all that come after
                 await self._one_by_one(batch)
             else:
-                for _ in batch:
-                    self._written()
+                self._written(len(batch))
+            self._at_once = min(BATCH, 2 * self._at_once)
+
+    def _batch(self) -> list[Exchange]:
+        """The next of them: one at least."""
+        batch: list[Exchange] = []
+        bytes_ = 0
+        for exchange, size in self._waiting:
+            bytes_ += size
+            if batch and (len(batch) == self._at_once or bytes_ > BATCH_BYTES):
+                break
+            batch.append(exchange)
+        return batch
 
     async def _insert(self, rows: Sequence[dict[str, Any]]) -> None:
         async with self._database.write() as connection:
@@ -144,84 +162,68 @@ class ExchangeLog:
             await connection.execute(insert(tables.exchanges), list(rows))
 
     async def _one_by_one(self, batch: Sequence[Exchange]) -> None:
-        """They were not taken together: each goes by itself, or it is said that it is lost."""
+        """They were not taken together: each goes by itself."""
         for exchange in batch:
             try:
                 await self._insert(await asyncio.to_thread(self._rows, [exchange]))
             except Upstream:
                 raise
-            except Exception:
-                log.exception("An exchange is lost", extra={"request_id": exchange.request_id})
-            self._written()
+            except Exception as error:  # noqa: BLE001 - as above
+                await self._without_words(exchange, error)
+            self._written(1)
 
-    def _written(self) -> None:
-        exchange = self._waiting.popleft()
-        self._chars -= _chars([exchange.request, exchange.answer])
+    async def _without_words(self, exchange: Exchange, why: Exception) -> None:
+        """Keep that it was, or say that it is lost. Errors' texts may hold what was said."""
+        about = {"request_id": exchange.request_id}
+        stub = replace(exchange, request={}, answer={"status": exchange.answer.get("status"), "cut": True})
+        try:
+            await self._insert(self._rows([stub]))
+        except Upstream:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            log.error("An exchange is lost (%s)", type(error).__name__, extra=about)
+        else:
+            log.error("An exchange is kept without its words (%s)", type(why).__name__, extra=about)
+
+    def _written(self, count: int) -> None:
+        for _ in range(count):
+            self._bytes -= self._waiting.popleft()[1]
 
     def _rows(self, batch: Sequence[Exchange]) -> list[dict[str, Any]]:
         """With what is not to be kept replaced, and cut; it may take a while."""
-        rows = []
-        for exchange in batch:
-            row = asdict(exchange)
-            for name in ("request", "answer"):
-                row[name] = cut(self._redacted(row[name], theirs=name == "request"), self.max_bytes)
-            for name, column in tables.exchanges.c.items():
-                if isinstance(row.get(name), str):
-                    row[name] = row[name].replace("\x00", "")[: column.type.length]  # type: ignore[attr-defined]
-            rows.append(row)
-        return rows
-
-    def _redacted(self, value: Any, *, theirs: bool) -> Any:
-        """Of a client, names and numbers are texts, too; those of an answer are ours."""
-        if isinstance(value, dict):
-            return {
-                self._text(key) if theirs else key: self._redacted(part, theirs=theirs)
-                for key, part in value.items()
+        return [
+            {
+                "at": exchange.at,
+                "user_id": _fitting("user_id", exchange.user_id),
+                "request_id": _fitting("request_id", exchange.request_id),
+                "route": _fitting("route", exchange.route),
+                "model": _fitting("model", self._redacted(exchange.model)),
+                "request": Bounded(self.max_bytes, self._redacted).copy(exchange.request),
+                "answer": self._answer(exchange.answer),
             }
-        if isinstance(value, list):
-            return [self._redacted(part, theirs=theirs) for part in value]
-        if isinstance(value, str):
-            return self._text(value)
-        if not theirs or value is None or isinstance(value, bool):
-            return value
-        found = self._text(str(value))
-        return value if found == str(value) else found
+            for exchange in batch
+        ]
 
-    def _text(self, value: str) -> str:
+    def _answer(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Each part is cut by itself: no long one costs another."""
+        shown = {}
+        for name, part in answer.items():
+            bounds = Bounded(self.max_bytes, self._redacted, theirs=False)
+            shown[name] = bounds.copy(part)
+            if bounds.cut:
+                shown["cut"] = True
+        return shown
+
+    def _redacted(self, text: str) -> str:
         for pattern in self._patterns:
-            value = pattern.sub(REDACTED, value)
-        return value
+            text = pattern.sub(REDACTED, text)
+        return text
 
 
-def _chars(value: Any) -> int:
-    """Of all texts in it."""
-    if isinstance(value, dict):
-        return sum(map(_chars, value.values()))
-    if isinstance(value, list):
-        return sum(map(_chars, value))
-    return len(value) if isinstance(value, str) else 0
-
-
-def cut(value: dict[str, Any], max_bytes: int) -> dict[str, Any]:
-    """The texts in it, together of at most so many bytes; what came last stays longest, and notes are in the
-    place of what is left out."""
-    left = max_bytes
-
-    def shortened(part: Any) -> Any:
-        nonlocal left
-        if isinstance(part, dict):
-            return dict(reversed([(key, shortened(inner)) for key, inner in reversed(part.items())]))
-        if isinstance(part, list):
-            return list(reversed([shortened(inner) for inner in reversed(part)]))
-        if not isinstance(part, str):
-            return part
-        encoded = part.encode("utf-8", "replace")
-        kept = encoded[: max(0, left)].decode("utf-8", "ignore")
-        left -= len(encoded)
-        return part if left >= 0 else f"{kept}(cut: {len(encoded)} bytes)"
-
-    shown: dict[str, Any] = shortened(value)
-    return shown
+def _fitting(name: str, text: str) -> str:
+    """As the column can hold it."""
+    length = tables.exchanges.c[name].type.length  # type: ignore[attr-defined]
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:length]
 
 
 class ExchangeReader:

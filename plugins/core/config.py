@@ -102,7 +102,7 @@ class ExchangesConfig(Settings):
     redact: list[str] = []
     """Regular expressions (Python's); what they match in a text is not kept."""
     max_bytes: int = Field(default=65_536, ge=1024)
-    """Of a request's texts, and of an answer's; what is beyond is cut."""
+    """Of a request, and of each part of an answer, as JSON in UTF-8; what is beyond is cut."""
 
     @field_validator("redact")
     @classmethod

@@ -9,7 +9,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+from litellm.proxy import proxy_server
 from litellm.proxy._types import UserAPIKeyAuth
+from litellm.types.utils import ModelResponseStream
 
 from plugins.collections.exchanges import Exchange, ExchangeLog
 from plugins.core.errors import BundleError
@@ -30,6 +32,15 @@ ROUTES = {
 """The names of the chat APIs in logs, by LiteLLM's call types: the same for their aliases."""
 HELD = "_litellm_collections_answering"
 """Of LiteLLM's logging object, and of the request's state: not every hook is given the one or the other."""
+OTHER = "other"
+"""In the place of a model's name that this proxy does not know."""
+LONGEST = 255
+"""Characters of a model's name in the log."""
+TOKENS = {
+    "prompt_tokens": ("prompt_tokens", "input_tokens"),
+    "completion_tokens": ("completion_tokens", "output_tokens"),
+}
+"""By their names in the log: those that the APIs have for them."""
 
 
 class Answering:
@@ -52,10 +63,12 @@ class Answering:
         self._request_id = str(data.get("litellm_call_id", ""))
         self._user_id = _user_id(auth)
         self._model = str(data.get("model", ""))
+        self._team_id = auth.team_id
         self._ended = False
+        self._tokens: dict[str, int] = {}
         self._kept = kept if kept is not None and kept.keeps(self._route) else None
         if self._kept is not None:
-            self._asked, self.said = asked_of(data), Said(self._kept.max_bytes)
+            self._asked, self.said = asked_of(data, _sent()), Said(self._kept.max_bytes)
 
     def check(self) -> None:
         """Whether it may be answered.
@@ -70,15 +83,17 @@ class Answering:
         """The loop's output as it is."""
         async with aclosing(outputs):
             async for output in outputs:
+                self._count(output)
                 if self._kept is not None:
                     if isinstance(output, Sources):
                         self.said.cited = output.cited
-                    else:
+                    elif isinstance(output, ModelResponseStream):
                         self.said.add(output)
                 yield output
 
     def hear(self, piece: Any) -> None:
         """A piece of an answer that is LiteLLM's alone."""
+        self._count(piece)
         if self._kept is not None:
             self.said.add(piece)
 
@@ -112,10 +127,17 @@ class Answering:
             self._began,
             request_id=self._request_id,
             user_id=self._user_id,
-            numbers={"model": self._model, **done},
+            numbers={"model": _known(self._model, self._team_id), **done, **self._tokens},
         )
         if self._kept is not None:
             self._keep(self._kept, status)
+
+    def _count(self, piece: Any) -> None:
+        """Note the tokens, where a piece says them: of our answers the last, of all rounds."""
+        whole = getattr(piece, "response", piece)
+        self._tokens |= _tokens(
+            whole.get("usage") if isinstance(whole, dict) else getattr(whole, "usage", None)
+        )
 
     def _done(self) -> dict[str, str | int]:
         if self.turn is None:
@@ -151,6 +173,35 @@ def held_here() -> Answering | None:
     """That of the running task's request."""
     request = current_request()
     return getattr(request.state, HELD, None) if request is not None else None
+
+
+def _sent() -> dict[str, Any] | None:
+    """The body of the running task's request as LiteLLM read it, without what LiteLLM adds for itself."""
+    request = current_request()
+    read = request.scope.get("parsed_body") if request is not None else None
+    if not isinstance(read, tuple):
+        return None
+    names, body = read
+    return {name: body[name] for name in names}
+
+
+def _known(model: str, team_id: str | None) -> str:
+    """The name, where the proxy has a model of it: any other is a client's text."""
+    router = proxy_server.llm_router
+    if router is None or not router.get_model_list(model_name=model, team_id=team_id):
+        return OTHER
+    return model[:LONGEST]
+
+
+def _tokens(usage: Any) -> dict[str, int]:
+    """Of an answer, as far as its usage says them."""
+    told = usage if isinstance(usage, Mapping) else getattr(usage, "__dict__", {})
+    return {
+        name: told[other]
+        for name, others in TOKENS.items()
+        for other in others
+        if isinstance(told.get(other), int) and told[other]
+    }
 
 
 def _user_id(auth: UserAPIKeyAuth) -> str:

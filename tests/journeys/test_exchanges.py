@@ -33,6 +33,7 @@ def test_question_answer_and_passages_places_are_kept(observed: Observed, route:
     assert LEAVE in json.dumps(kept["request"][field])
     said = kept["answer"]
     assert said["status"] == 200
+    assert "cut" not in said
     assert said["text"].startswith("Every employee has [redacted] of paid annual leave")
     assert any(passage["cited"] for passage in said["passages"])
     assert {name for passage in said["passages"] for name in passage} == {
@@ -74,6 +75,22 @@ def test_a_picture_s_bytes_are_not_kept(observed: Observed) -> None:
     kept = observed.exchange(answer.headers["x-litellm-call-id"])
     [message] = kept["request"]["messages"]
     assert message["content"][1]["image_url"]["url"] == f"(base64, {len(PICTURE)} characters)"
+
+
+@pytest.mark.parametrize("route", CHATS)
+def test_what_else_a_client_sends_is_kept_but_for_what_lets_it_in(observed: Observed, route: str) -> None:
+    """LiteLLM reads numbers that are none in JSON, which Postgres refuses."""
+    said = (
+        {"input": LEAVE} if route == "/v1/responses" else {"messages": [{"role": "user", "content": LEAVE}]}
+    )
+    body = {"model": "plain", "max_tokens": 9, **said, "documents": [{"title": "Leave", "x": float("nan")}]}
+    body |= {"user": "sk-not-this", "metadata": {"key": "sk-nor-this"}, "vendor_token": "sk-nor-that"}
+    http = observed.running.http("alice")
+    answer = http.post(route, content=json.dumps(body), headers={"content-type": "application/json"})
+    kept = observed.exchange(answer.headers["x-litellm-call-id"])
+    assert kept["request"].keys() == {*said, "documents"}
+    assert kept["request"]["documents"] == [{"title": "Leave", "x": "nan"}]
+    assert "sk-" not in json.dumps(kept)
 
 
 def test_what_is_refused_is_kept_with_its_status(observed: Observed) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from pydantic import SecretStr
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugins.collections import exchanges, tables
+from plugins.collections.bounded import SLACK, Bounded, Unfinished
 from plugins.collections.database import Database
-from plugins.collections.exchanges import Exchange, ExchangeLog, cut, forget_exchanges
+from plugins.collections.exchanges import Exchange, ExchangeLog, forget_exchanges
 from plugins.core.config import CHAT_ROUTES, ExchangesConfig, StorageConfig
 from plugins.core.errors import Upstream
 from tests.support.migrated import migrated
@@ -35,7 +39,11 @@ class Away(Database):
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Away]:
-    made = Away(migrated(StorageConfig(data_dir=tmp_path)))
+    """SQLite in the test's folder, or the Postgres of `TEST_DATABASE_URL`, without exchanges."""
+    url = os.environ.get("TEST_DATABASE_URL")
+    made = Away(migrated(StorageConfig(data_dir=tmp_path, database=SecretStr(url) if url else None)))
+    async with made.write() as connection:
+        await connection.execute(delete(tables.exchanges))
     yield made
     await made.close()
 
@@ -88,7 +96,7 @@ async def test_what_patterns_match_is_not_kept_as_a_number_or_a_name_either(data
     assert row.answer == {"status": 200, "text": ""}
 
 
-@pytest.mark.parametrize("limit", [{"MAX_WAITING": 3}, {"MAX_WAITING_CHARS": 3 * 1000}], ids=list)
+@pytest.mark.parametrize("limit", [{"MAX_WAITING": 3}, {"MAX_WAITING_BYTES": 3 * 1000}], ids=list)
 async def test_while_the_database_is_away_they_wait_and_then_no_more_are_taken(
     database: Away, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
 ) -> None:
@@ -146,17 +154,71 @@ async def test_one_that_the_database_does_not_take_is_named_and_costs_no_other(
     assert "An exchange is lost" in caplog.text
 
 
-async def test_one_that_surprises_neither_ends_the_writing_nor_is_tried_for_ever(
+async def test_one_whose_words_the_database_does_not_take_is_kept_without_them(
     database: Away, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = kept(database)
-    broken = an_exchange()
-    object.__setattr__(broken, "user_id", "\ud800")  # which no driver can encode
+    broken: Any = an_exchange()
+    object.__setattr__(broken, "request", None)
     for exchange in (an_exchange("before"), broken, an_exchange("after")):
         log.note(exchange)
     assert await log.flush(10) == 0
-    assert [row.request["messages"][0]["content"] for row in await rows(database)] == ["before", "after"]
-    assert "An exchange is lost" in caplog.text
+    before, stub, after = await rows(database)
+    assert [row.request["messages"][0]["content"] for row in (before, after)] == ["before", "after"]
+    assert (stub.user_id, stub.request_id, stub.model) == ("local/alice", "req-1", "chat")
+    assert (stub.request, stub.answer) == ({}, {"status": 200, "cut": True})
+    assert "An exchange is kept without its words" in caplog.text
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf"), 10**400, "\ud800", "\x00"])
+async def test_what_a_client_can_send_costs_no_exchange(database: Away, odd: Any) -> None:
+    log = kept(database)
+    said = {"messages": [{"role": "user", "content": "Who earns most?", "x": odd}]}
+    log.note(Exchange(1e9, f"local/alice{odd}", "r", CHAT_ROUTES[0], f"chat{odd}", said, {"status": 200}))
+    assert await log.flush(10) == 0
+    [row] = await rows(database)
+    assert row.request["messages"][0]["content"] == "Who earns most?"
+    json.dumps([row.request, row.user_id, row.model], allow_nan=False, ensure_ascii=False).encode()
+
+
+async def test_a_batch_that_takes_too_long_is_made_smaller_until_it_goes(
+    database: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, sizes = kept(database), []
+    take = log._insert
+
+    async def take_few(taken: Any) -> None:
+        sizes.append(len(taken))
+        if len(taken) > 2:
+            raise Upstream
+        await take(taken)
+
+    monkeypatch.setattr(log, "_insert", take_few)
+    for number in range(20):
+        log.note(an_exchange(str(number)))
+    for _ in range(40):
+        if await log.flush(10) == 0:
+            break
+    assert [row.request["messages"][0]["content"] for row in await rows(database)] == list(
+        map(str, range(20))
+    )
+    assert sizes[:5] == [20, 10, 5, 2, 4]
+
+
+async def test_large_ones_are_written_by_their_size(database: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "BATCH_BYTES", 3000)
+    log, sizes = kept(database), []
+    take = log._insert
+
+    async def counted(taken: Any) -> None:
+        sizes.append(len(taken))
+        await take(taken)
+
+    monkeypatch.setattr(log, "_insert", counted)
+    for length in (1000, 1000, 1000, 9000, 10, 10):
+        log.note(an_exchange("x" * length))
+    assert await log.flush(10) == 0
+    assert sizes == [2, 1, 1, 2]
 
 
 async def test_those_behind_it_wait_where_the_database_goes_away_meanwhile(
@@ -182,13 +244,100 @@ async def test_those_behind_it_wait_where_the_database_goes_away_meanwhile(
     assert [row.request["messages"][0]["content"] for row in await rows(database)] == ["behind"]
 
 
+@pytest.mark.parametrize("part", [{}, "", {"": ""}, 7, {"k" * 50: 1}, [[]], None, "a"], ids=repr)
+def test_what_waits_is_counted_with_all_that_is_in_it(
+    database: Away, monkeypatch: pytest.MonkeyPatch, part: Any
+) -> None:
+    monkeypatch.setattr(exchanges, "MAX_WAITING_BYTES", 2000)
+    monkeypatch.setattr(ExchangeLog, "_write", lambda self: asyncio.sleep(0))
+    log = kept(database)
+
+    async def note() -> None:
+        log.note(Exchange(1e9, "u", "r", CHAT_ROUTES[0], "chat", {"messages": [part] * 1000}, {}))
+
+    asyncio.run(note())
+    with pytest.raises(Upstream):
+        log.check()
+
+
 def test_of_a_long_request_the_last_texts_are_kept() -> None:
-    said = {"messages": [{"content": "a" * 600}, {"content": "b" * 600}, {"content": "é" * 300}]}
-    shown = cut(said, 1024)["messages"]
-    assert shown[2] == {"content": "é" * 300}
-    assert shown[1] == {"content": f"{'b' * 424}(cut: 600 bytes)"}
-    assert shown[0] == {"content": "(cut: 600 bytes)"}
-    assert cut(said, 5000) == said
+    one, two, three = ({"role": "user", "content": text * 600} for text in "abc")
+    said = {"messages": [one, two, three]}
+    shown = Bounded(1024).copy(said)["messages"]
+    assert shown[2] == three
+    assert shown[1]["role"] == "user"
+    assert shown[1]["content"].startswith("bbb")
+    assert shown[1]["content"].endswith("b(cut: 600 bytes)")
+    assert shown[0] == "(cut: 1 items)"
+    whole = Bounded(5000)
+    assert whole.copy(said) == said
+    assert not whole.cut
+
+
+def nested(depth: int) -> Any:
+    part: Any = "x"
+    for _ in range(depth):
+        part = [{"": part}]
+    return part
+
+
+HUGE: dict[str, Any] = {
+    "texts": ["a"] * 100_000,
+    "empty texts": [""] * 100_000,
+    "objects": [{}] * 100_000,
+    "numbers": [1] * 100_000,
+    "switches": [True] * 100_000,
+    "long numbers": [10**300] * 1000,
+    "keys": {f"key {number}": number for number in range(100_000)},
+    "a long key": {"k" * 1_000_000: 1},
+    "a long text": "é" * 1_000_000,
+    "control characters": "\x00" * 100_000,
+    "messages": [{"role": "user", "content": "Hi"}] * 10_000,
+    "deep": nested(2000),
+    "deep ones": [nested(90)] * 1000,
+}
+
+
+@pytest.mark.parametrize("huge", HUGE.values(), ids=HUGE)
+def test_whatever_is_sent_what_is_kept_is_bounded(huge: Any) -> None:
+    bounds = Bounded(10_000)
+    shown = json.dumps(bounds.copy({"messages": huge}), ensure_ascii=False)
+    assert bounds.cut
+    assert len(shown.replace("\\u0000", "0").encode()) < 10_000 + 100 * 30
+
+
+async def test_a_match_that_a_cut_goes_through_is_not_kept(database: Away) -> None:
+    """Also where what was replaced before it was so long that the cut comes into what is kept."""
+    log = kept(database, redact=[r"DE\d{20}", r"x+"], max_bytes=1024)
+    iban = "DE02120300000000202051"
+    for fill in "ax":
+        for start in (*range(950, 1030, 7), *range(950 + SLACK, 1030 + SLACK, 7)):
+            text = f"{fill * start} {iban}{'y' * 9000}"
+            answer = {"text": Unfinished(text[: 1024 + SLACK]), "reasoning": Unfinished("DE021")}
+            request = {"messages": [{"content": text}]}
+            log.note(Exchange(1e9, "u", "r", CHAT_ROUTES[0], "chat", request, answer))
+    assert await log.flush(10) == 0
+    for row in await rows(database):
+        assert "DE0" not in json.dumps([row.request, row.answer])
+
+
+async def test_no_long_part_of_an_answer_costs_another(database: Away) -> None:
+    log = kept(database, max_bytes=1024)
+    places = [{"document_id": "d" * 50, "page": 1, "cited": True}] * 10
+    answer = {"status": 200, "text": "é" * 1000, "reasoning": "y" * 500, "passages": places}
+    log.note(Exchange(1e9, "u", "r", CHAT_ROUTES[0], "chat", {}, answer))
+    assert await log.flush(10) == 0
+    [row] = await rows(database)
+    assert row.answer["text"].startswith("é" * 500)
+    assert {**row.answer, "text": ""} == {**answer, "text": "", "cut": True}
+
+
+async def test_the_model_s_name_is_a_client_s_text(database: Away) -> None:
+    log = kept(database, redact=[r"DE\d{20}"])
+    for model in ("Is DE02120300000000202051 mine?", "x" * 250 + "DE02120300000000202051"):
+        log.note(Exchange(1e9, "u", "r", CHAT_ROUTES[0], model, {}, {}))
+    assert await log.flush(10) == 0
+    assert [row.model for row in await rows(database)] == ["Is [redacted] mine?", "x" * 250 + "[reda"]
 
 
 def test_only_routes_that_are_named_are_kept_and_none_where_it_is_off(database: Away) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from litellm.types.llms.openai import OutputTextDeltaEvent
-from litellm.types.utils import ModelResponse
+from litellm.types.utils import Delta, ModelResponse, ModelResponseStream, StreamingChoices
 
+from plugins.collections.bounded import SLACK, Unfinished
 from plugins.core.config import ExchangesConfig
 from plugins.core.errors import Upstream
 from plugins.proxy.access_log import Answering
@@ -64,7 +65,7 @@ def test_a_message_is_put_together_from_its_frames() -> None:
     pieces = [
         frame({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}}),
         frame({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lo"}}),
-        b": ping\n\ndata: no JSON\n\n",
+        b": ping\n\ndata: [DONE]\n\n",
         frame({"type": "content_block_start", "index": 1, "content_block": tool})
         + frame(
             {
@@ -109,16 +110,35 @@ def test_every_choice_and_every_model_s_answer_is_kept() -> None:
     answer = ModelResponse(
         choices=[{"index": n, "message": m, "finish_reason": "stop"} for n, m in enumerate(messages)]
     )
-    assert said(answer) == {"text": "One. Two. ", "tool_calls": [call, call]}
-    assert said([answer, answer])["text"] == "One. Two. One. Two. "
+    assert said(answer) == {"text": "One. \n\nTwo. ", "tool_calls": [call, call]}
+    assert said([answer, answer])["text"] == "One. \n\nTwo. \n\nOne. \n\nTwo. "
+
+
+def turns(*pieces: tuple[int, str]) -> list[ModelResponseStream]:
+    """Chunks of several choices, by their index."""
+    return [
+        ModelResponseStream(choices=[StreamingChoices(index=index, delta=Delta(content=text))])
+        for index, text in pieces
+    ]
+
+
+def test_choices_that_come_in_turns_are_kept_each_by_itself() -> None:
+    pieces = turns((0, "Your IBAN is DE0212"), (1, "Mine"), (0, "0300000000202051."), (1, " is secret."))
+    assert said(*pieces) == {"text": "Your IBAN is DE02120300000000202051.\n\nMine is secret."}
 
 
 def test_a_long_answer_is_cut_and_says_so() -> None:
-    block = {"type": "text", "text": "x" * 600}
-    assert said({"type": "message", "content": [block, block]}, most=1000) == {
-        "text": "x" * 1000,
-        "cut": True,
-    }
+    block = {"type": "text", "text": "x" * (SLACK + 600)}
+    answer = said({"type": "message", "content": [block, block]}, most=1000)
+    assert answer == {"text": "x" * (SLACK + 1000), "cut": True}
+    assert isinstance(answer["text"], Unfinished)
+
+
+def test_the_choice_that_was_cut_stands_last() -> None:
+    """Its end is what a pattern cannot be asked about."""
+    answer = said(*turns((0, "a"), (1, "b"), (0, "a" * (SLACK + 2000)), (1, "b")), most=1000)
+    assert answer == {"text": "b\n\n" + "a" * (SLACK + 999), "cut": True}
+    assert isinstance(answer["text"], Unfinished)
 
 
 def test_of_passages_the_places_are_kept_and_not_the_texts() -> None:
@@ -221,6 +241,7 @@ async def test_an_answer_from_documents_is_kept_as_the_client_got_it(proxy: Prox
     await proxy.stream()
     [row] = log.rows
     assert row.answer["text"] == WHOLE
+    assert "cut" not in row.answer
     assert [passage["cited"] for passage in row.answer["passages"]] == [True, False]
     assert row.request == {"messages": QUESTION}
 

@@ -16,7 +16,7 @@ CONNECTIONS = (1, 8)
 BLOCK_S = 0.5
 """Short, so that whatever else the machine does hits both sides alike."""
 BLOCKS_PER_ROUND = 8
-"""So many that each side collects all its garbage several times: that comes seldom, and takes a second."""
+"""So many that no side has the one seldom and long collection of all its garbage by accident."""
 WARM_UP_S = 1.0
 AIM = 0.95
 BODY = {"model": PLAIN, "messages": [{"role": "user", "content": "Say hello."}]}

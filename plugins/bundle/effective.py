@@ -87,7 +87,7 @@ class _Origins:
             same = isinstance(written, list) and len(written) == len(value)  # else some are left out
             for index, item in enumerate(value):
                 part = written[index] if same else written
-                yield from self.walk(item, part, f"{where}[{index}]", plugin=plugin)
+                yield from self.walk(item, part, f"{where}[{index}]", plugin=plugin, hidden=hidden)
         else:
             masked = hidden and isinstance(value, str | list | tuple) and value
             yield Value(where, MASK if masked else _shown(value), self._origin(written))

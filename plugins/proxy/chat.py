@@ -1,6 +1,7 @@
 """LiteLLM's hooks around its chat APIs: who is offered our tools, and the loop around the answer.
 
-A request that asks for nothing of ours passes untouched, and so does every API that is not in `APIS`.
+A request that asks for nothing of ours passes untouched, and so does every API that is not in `APIS`, but for
+responses over a WebSocket, which are refused.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from tests.crash.postgres import Postgres, postgres
 from tests.live.milvus import Server, milvus
 from tests.support.quickstart import Quickstart, change, copy, quickstart
 from tests.support.restoring import (
+    LATER,
     add,
     back_up,
     check_restored,
@@ -28,7 +29,6 @@ from tests.support.restoring import (
 
 __all__ = ["milvus"]
 
-LATER = {"filename": "later.md", "markdown": "# Later\n\nThe boiler was replaced after the backup."}
 NEWER = """
 CREATE TABLE made_by_a_newer_version (id integer);
 UPDATE alembic_version SET version_num = 'newer';

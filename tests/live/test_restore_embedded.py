@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.support.quickstart import Quickstart, copy, quickstart, until
 from tests.support.restoring import (
+    LATER,
     add,
     back_up,
     check_restored,
@@ -18,7 +19,6 @@ from tests.support.restoring import (
 )
 
 STRAY = {"filename": "stray.md", "markdown": "# Stray\n\nThis note loses its file."}
-LATER = {"filename": "later.md", "markdown": "# Later\n\nThe boiler was replaced after the backup."}
 
 
 def test_what_was_backed_up_while_it_ran_is_found_again_after_everything_was_lost(tmp_path: Path) -> None:

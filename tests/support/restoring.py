@@ -17,6 +17,8 @@ SECRET = {
     "markdown": "# Code\n\nThe code of the safe is 4711.",
     "acl": ["user:local/alice"],
 }
+LATER = {"filename": "later.md", "markdown": "# Later\n\nThe boiler was replaced after the backup."}
+"""Comes after a backup: it is gone when that is restored."""
 BUILT_S = 120.0
 
 

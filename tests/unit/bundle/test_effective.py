@@ -85,7 +85,7 @@ class JiraSettings(Settings):
     api_token: str
     headers: dict[str, str] = {}
     servers: list[dict[str, str]] = []
-    tokens: dict[str, str] = {}
+    tokens: dict[str, str | list[dict[str, str]]] = {}
     api_keys: list[str] = []
     address: str = ""
     project: str = "HR"
@@ -106,7 +106,7 @@ class Jira(Tool[JiraSettings, Arguments]):
         "api_token": PASSWORD,
         "headers": {"X-Api-Key": PASSWORD, "Authorization": PASSWORD, "Accept": "text/plain"},
         "servers": [{"host": "a", "password": PASSWORD}],
-        "tokens": {"alice": PASSWORD},
+        "tokens": {"alice": PASSWORD, "bob": [{"value": PASSWORD}]},
         "api_keys": [PASSWORD],
         "address": f"https://jira.example/x?a=b&api_key={PASSWORD}&c=d",
     }
@@ -116,6 +116,7 @@ class Jira(Tool[JiraSettings, Arguments]):
     assert found["tools[0].address"][0] == "https://jira.example/x?a=b&api_key=********&c=d"
     assert found["tools[0].api_token"] == ("********", "tools.yaml")
     assert found["tools[0].tokens.alice"] == ("********", "tools.yaml")
+    assert found["tools[0].tokens.bob[0].value"] == ("********", "tools.yaml")
     assert found["tools[0].project"] == ("HR", "default")
     assert found["tools[0].allow"] == (["*"], "tools.yaml")
 

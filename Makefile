@@ -19,7 +19,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo keycloak setup up up-prod down logs shell migrate test test-live test-crash test-faults test-image lint format bench bench-ingest bench-load check doctor clean lock
+.PHONY: help install run demo keycloak setup up up-prod down logs shell migrate test test-live test-mutations test-crash test-faults test-image lint format bench bench-ingest bench-load check doctor clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ test: install ## Run the tests (TESTS=tests/unit: those of a folder or file)
 
 test-live: install ## Run the tests against real servers (started here, or KEYCLOAK_URL, MILVUS_URI, ... of the environment)
 	$(BIN)/python -m pytest tests/live -rs
+
+test-mutations: install ## Take each check of the rights away and see that the rights matrix notices
+	$(BIN)/python -m pytest tests/mutations -n 2 --dist loadfile
 
 test-crash: install ## Kill everything at random moments, again and again (KILLS=100, SEED of an earlier run)
 	$(BIN)/python -m pytest tests/crash -rs -s

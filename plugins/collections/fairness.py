@@ -7,9 +7,10 @@ cost no more than one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import CTE
@@ -26,13 +27,19 @@ async def next_people(connection: AsyncConnection, moment: float) -> Sequence[Ro
     """Priority and person of documents that can be worked on now, in the order of their turns."""
     if connection.dialect.name == "postgresql":  # to compile the query takes ten times as long as to run it
         await connection.execute(text("SET LOCAL jit = off"))
-    found: Sequence[Row[Any]] = (await connection.execute(_next_people(moment))).all()
+    found: Sequence[Row[Any]] = (await connection.execute(_next_people(), {"moment": moment})).all()
     return found
 
 
-def _next_people(moment: float) -> Select[Any]:
+@cache
+def _next_people() -> Select[Any]:
+    """Made once: idle workers ask it all the time."""
     people = _people()
-    theirs = _ready(moment).where(_of(people.c.priority, people.c.user_id)).order_by(_documents.c.not_before)
+    theirs = (
+        _ready(bindparam("moment"))
+        .where(_of(people.c.priority, people.c.user_id))
+        .order_by(_documents.c.not_before)
+    )
     # not EXISTS, which Postgres would turn into a join with all that is pending
     first = theirs.with_only_columns(_documents.c.id).limit(1).scalar_subquery()
     return (
@@ -67,7 +74,7 @@ async def served(connection: AsyncConnection, user_id: str, moment: float) -> No
         return  # another worker served them at the same moment
 
 
-def _ready(moment: float) -> Select[Any]:
+def _ready(moment: Any) -> Select[Any]:
     return (
         select(_documents.c.collection_id, _documents.c.id)
         .join(_collections, _collections.c.id == _documents.c.collection_id)

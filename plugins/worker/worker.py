@@ -61,6 +61,7 @@ class Worker:
         self._concurrency = concurrency
         self._id = uuid.uuid4().hex
         self._leader = Leader(queue.database, TIDY, self._id)
+        self._looking = asyncio.Lock()
 
     def take_up(self, ingest: Ingest) -> None:
         """Do the next jobs with it; those in progress go on as they began."""
@@ -85,11 +86,10 @@ class Worker:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            pause = POLL_S
+            pause = 0.0
             try:
-                job = await self._queue.take()
+                job = await self._next(stop)
                 if job is not None:
-                    pause = 0.0
                     await self._attend(job, stop)
             except BundleError as error:
                 log.warning("The database did not answer: %s", error.message)
@@ -98,6 +98,16 @@ class Worker:
                 log.exception("A job ended unexpectedly; it is tried again when its lease runs out")
                 pause = BEAT_S
             await _wait(stop, pause)
+
+    async def _next(self, stop: asyncio.Event) -> Job | None:
+        """The next job, as soon as there is one. One loop looks for all that wait: one query each time."""
+        async with self._looking:
+            while not stop.is_set():
+                job = await self._queue.take()
+                if job is not None:
+                    return job
+                await _wait(stop, POLL_S)
+        return None
 
     async def _attend(self, job: Job, stop: asyncio.Event) -> None:
         """Do the job as long as the lease holds and nobody tells us to stop."""

@@ -236,7 +236,7 @@ class World:
     async def until(self, condition: Any) -> None:
         async with asyncio.timeout(LIMIT_S):
             while not await condition():  # noqa: ASYNC110 - it looks into a database
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.03)
 
     async def collection(self, name: str = "handbook", **access: list[str]) -> CollectionView:
         """A new collection of alice's."""

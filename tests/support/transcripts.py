@@ -22,6 +22,8 @@ from tests.support.scripted_upstream import scripted_upstream
 
 PAGE = ROOT / "docs" / "what-a-client-sees.md"
 ALICE = "sk-local-alice-0123456789"
+READ = "read"
+"""A file that is there when the client has read what comes before the model's death."""
 WEATHER = {
     "type": "function",
     "function": {
@@ -131,7 +133,7 @@ CASES = [
         "The last thing in the stream is an error object of OpenAI's form; nothing follows it. Before the "
         "first token of a round LiteLLM's retries and fallbacks apply instead.",
         "Tell me a long story about leave.",
-        [calls(search(LEAVE)), answer("Everyone has", " 28", "die")],
+        [calls(search(LEAVE)), answer("Everyone has", " 28", f"until:{READ}", "die")],
     ),
     Case(
         "Open WebUI",
@@ -189,7 +191,9 @@ def page() -> str:
         (folder / "config" / "prompts").mkdir(parents=True)
         for prompt in (ROOT / "config" / "prompts").iterdir():
             (folder / "config" / "prompts" / prompt.name).write_bytes(prompt.read_bytes())
-        with scripted_upstream({case.question: case.rounds for case in CASES}) as model:
+        rounds = json.dumps({case.question: case.rounds for case in CASES})
+        scripts = json.loads(rounds.replace(f"until:{READ}", f"until:{folder / READ}"))
+        with scripted_upstream(scripts) as model:
             return recorded(folder, model.url)
 
 
@@ -200,7 +204,7 @@ def recorded(folder: Path, api_base: str) -> str:
             client.post("/v1/collections/new", json={"name": "handbook"}).raise_for_status()
             body = {"documents": DOCUMENTS}
             client.post("/v1/collections/handbook/add?wait=true", json=body).raise_for_status()
-            return "\n".join([HEAD, *(section for case in CASES for section in played(client, case))])
+            return "\n".join([HEAD, *(part for case in CASES for part in played(client, case, folder))])
 
 
 HEAD = """# What a client sees
@@ -214,11 +218,11 @@ A plain answer (`stream: false`) is the same stream, collected.
 """
 
 
-def played(client: httpx.Client, case: Case) -> Iterator[str]:
+def played(client: httpx.Client, case: Case, folder: Path) -> Iterator[str]:
     """A case's section: its requests and what came."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": case.question}]
     yield f"## {case.title}\n\n{case.text}\n"
-    lines = yield from exchanged(client, case, messages)
+    lines = yield from exchanged(client, case, messages, folder)
     if case.result is None:
         return
     [call] = [
@@ -232,15 +236,19 @@ def played(client: httpx.Client, case: Case) -> Iterator[str]:
     messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
     messages.append({"role": "tool", "tool_call_id": call["id"], "content": case.result})
     yield "The client runs its tool and asks again:\n"
-    yield from exchanged(client, case, messages)
+    yield from exchanged(client, case, messages, folder)
 
 
-def exchanged(client: httpx.Client, case: Case, messages: list[dict[str, Any]]) -> Any:
+def exchanged(client: httpx.Client, case: Case, messages: list[dict[str, Any]], folder: Path) -> Any:
     body = {"model": "assistant", "stream": True, "messages": messages, **case.body}
     extra = "".join(f"{name}: {value}\n" for name, value in case.headers.items())
     yield f"```\nPOST /v1/chat/completions\n{extra}\n{settled(json.dumps(body, ensure_ascii=False))}\n```\n"
     with client.stream("POST", "/v1/chat/completions", json=body, headers=case.headers) as response:
-        lines = [line for line in response.iter_lines() if line]
+        lines = []
+        for line in filter(None, response.iter_lines()):
+            lines.append(line)
+            if '" 28"' in line:
+                (folder / READ).touch()
     yield "```\n" + "\n".join(settled(line) for line in lines) + "\n```\n"
     return lines
 

@@ -156,19 +156,19 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_message_costs_neither_minutes_nor_gigabytes(text: str) -> None:
+def test_hostile_messages_cost_neither_minutes_nor_gigabytes() -> None:
+    found = ", ".join(f"{name!r}: {text}" for name, text in HOSTILE.items())
     code = (
         "from plugins.models.extractive import reply\n"
-        f"found = {text}\n"
-        "messages = [{'role': 'user', 'content': 'a'}, {'role': 'tool', 'content': found}]\n"
-        "print(reply(messages, {})[0][:9])"
+        f"for name, found in {{{found}}}.items():\n"
+        "    messages = [{'role': 'user', 'content': 'a'}, {'role': 'tool', 'content': found}]\n"
+        "    assert reply(messages, {})[0]\n"
+        "    print(name, flush=True)"
     )
     child = subprocess.run(
         [sys.executable, "-c", code], preexec_fn=limited, capture_output=True, text=True, check=False
     )
-    assert child.returncode == 0, child.stderr[-500:]
-    assert child.stdout.strip()
+    assert child.stdout.splitlines() == list(HOSTILE), child.stderr[-500:]
 
 
 async def test_passages_in_front_of_the_question_are_quoted_without_searching() -> None:

@@ -51,6 +51,8 @@ NONE = "none"
 """As the source, in metrics, of a credential that no source accepts."""
 LITELLM_KEY_HEADER = "litellm_user_api_key"
 """Where LiteLLM's pass-through routes look for the key; it masks `Authorization` to its loggers, not this."""
+EVERYBODY = Allowance(subjects=["*"])
+"""Of whom no entry of the configuration is."""
 TAKEN = "collections.store_credential"
 """Where the ASGI scope keeps a credential that was taken out of the headers."""
 KEPT = "collections.headers"
@@ -170,7 +172,7 @@ class Authenticate:
 
     def _allowed(self, principal: Principal) -> PrincipalAuth:
         found = (entry for subjects, entry in self._allowances if subjects & principal.subjects)
-        entry = next(found, Allowance(subjects=["*"]))
+        entry = next(found, EVERYBODY)
         return PrincipalAuth(
             principal=principal,
             # rate limits and spend count per `api_key`: it must be the same for each token of a user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -26,6 +27,12 @@ LITELLM: dict[str, Any] = {
     },
 }
 RunProxy = Callable[[Mapping[str, Any]], Proxy]
+
+
+def pytest_configure() -> None:
+    """An interrupt ends the tests and their servers, also where a shell started them in the background, which
+    has it ignored: `.ci/run` ends tests that take too long."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
